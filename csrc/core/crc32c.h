@@ -1,0 +1,11 @@
+// CRC-32C (Castagnoli, reflected, as in iSCSI RFC 3720): guards every chunk's stored bytes.
+#pragma once
+#include <cstdint>
+#include <span>
+
+namespace tersor {
+
+// crc: the value for the bytes before `data`; 0 at the start. crc32c("123456789") = 0xE3069283.
+uint32_t crc32c(std::span<const uint8_t> data, uint32_t crc = 0) noexcept;
+
+}  // namespace tersor

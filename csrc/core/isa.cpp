@@ -1,0 +1,55 @@
+#include "core/isa.h"
+
+#include <atomic>
+#include <cstdlib>
+#include <cstring>
+
+#include "core/error.h"
+
+namespace tersor {
+
+static Isa detect() noexcept {
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2") &&
+                    __builtin_cpu_supports("fma") && __builtin_cpu_supports("popcnt") &&
+                    __builtin_cpu_supports("sse4.2");
+  if (!avx2) return Isa::scalar;
+  const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                      __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
+                      __builtin_cpu_supports("avx512vl");
+  if (!avx512) return Isa::avx2;
+  const bool vbmi = __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vbmi2");
+  return vbmi ? Isa::avx512vbmi : Isa::avx512;
+#else
+  return Isa::scalar;
+#endif
+}
+
+Isa machine_isa() noexcept {
+  static const Isa level = detect();
+  return level;
+}
+
+static Isa first_level() noexcept {
+  const char* wanted = std::getenv("TERSOR_ISA");
+  if (wanted)
+    for (int level = 0; level < int(std::size(kIsaNames)); ++level)
+      if (std::strcmp(wanted, kIsaNames[level]) == 0 && Isa(level) < machine_isa()) return Isa(level);
+  return machine_isa();  // TERSOR_ISA lowers, it never raises
+}
+
+static std::atomic<Isa>& level_in_use() noexcept {
+  static std::atomic<Isa> level{first_level()};
+  return level;
+}
+
+Isa active_isa() noexcept { return level_in_use().load(std::memory_order_relaxed); }
+
+void hold_isa(Isa level) {
+  TERSOR_REQUIRE(level >= Isa::scalar && level <= machine_isa(), Code::bad_call, "ISA level ", int(level),
+                 " asked, this machine runs up to ", kIsaNames[int(machine_isa())]);
+  level_in_use().store(level, std::memory_order_relaxed);
+}
+
+}  // namespace tersor
