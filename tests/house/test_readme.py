@@ -1,0 +1,54 @@
+"""What the pages tell a reader to type exists, and every place that says the version says the same."""
+
+import importlib.metadata
+import re
+
+import pytest
+
+PAGES = ("README.md", "CONTRIBUTING.md", "docs/adding.md")
+
+
+def unknown_targets(page: str, makefile: str) -> list[str]:
+    targets = set(re.findall(r"^([a-z][\w-]*)(?= *:(?!=))|^\.PHONY: (.*)$", makefile, re.MULTILINE))
+    known = {word for pair in targets for group in pair for word in group.split()}
+    return sorted(set(re.findall(r"\bmake ([a-z][\w-]*)(?=[`\s]*(?:`|#|$|  ))", page, re.MULTILINE)) - known)
+
+
+def version(changelog: str) -> str:
+    found = re.search(r"^## (\d+\.\d+\.\d+)", changelog, re.MULTILINE)
+    assert found, "CHANGELOG.md has no release"
+    return found[1]
+
+
+def missing_paths(page: str, tree: dict[str, bytes]) -> list[str]:
+    """Links of a page in the root that lead nowhere."""
+    folders = {"/".join(path.split("/")[:depth]) for path in tree for depth in range(1, path.count("/") + 1)}
+    links = [link for link in re.findall(r"\]\(([^)#]+?)/?\)", page) if "://" not in link]
+    return [link for link in links if link not in tree and link not in folders]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_exist(tree, page):
+    assert unknown_targets(tree[page].decode(), tree["Makefile"].decode()) == []
+
+
+def test_links_lead_somewhere(tree):
+    assert missing_paths(tree["README.md"].decode(), tree) == []
+
+
+def test_both_commands_are_named(tree):
+    readme = tree["README.md"].decode()
+    assert "make demo" in readme
+    assert "make test" in readme
+
+
+def test_versions_agree(tree):
+    assert importlib.metadata.version("tersor") == version(tree["CHANGELOG.md"].decode())
+
+
+def test_what_is_not_there_is_found():
+    assert unknown_targets("run `make tset`", "test: x\n") == ["tset"]
+    assert unknown_targets("    make demo    # builds\n", "demo: x\n") == []
+    assert unknown_targets("    make dem    # builds\n", "demo: x\n") == ["dem"]
+    assert missing_paths("[a](docs/a.md) [b](docs/)", {"docs/b.md": b""}) == ["docs/a.md"]
+    assert version("# C\n\n## 1.2.3 (unreleased)\n") == "1.2.3"
