@@ -10,7 +10,7 @@ JOBS ?= $(shell nproc)
 FUZZ_SECONDS ?= 600
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
-pip := .venv/bin/python -m pip install --quiet
+pip := .venv/bin/python -m pip install -qq
 sources := $(shell find csrc python -type f -not -name '*.pyc') CMakeLists.txt CHANGELOG.md
 
 .PHONY: help build demo test bench fuzz lint format clean
@@ -25,7 +25,7 @@ help:
 
 # ---- .venv: a stamp a step, so that each is done once -----------------------------------------------------------------
 .venv/.created:
-	@$(PYTHON) -c 'import sys; sys.exit(f"Python 3.11 or newer is needed, this is {sys.version}" * (sys.version_info < (3, 11)))'
+	@$(PYTHON) -c 'import sys; sys.exit(f"Python 3.11 or newer is needed, this is {sys.version}" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv .venv
 	$(pip) 'pip>=25.1'  # the first that reads dependency groups
 	touch $@
@@ -55,7 +55,7 @@ demo: .venv/.demo
 	.venv/bin/python bench/demo.py
 
 bench: .venv/.built
-	.venv/bin/tersor bench all --peers -o bench/results
+	for suite in entropy lossless; do .venv/bin/tersor bench $$suite --peers -o bench/results/$$suite.json; done
 	.venv/bin/python bench/report.py
 
 # ---- tests: every stage runs even where one before it failed; the closing lines come together at the end ---------------

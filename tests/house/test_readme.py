@@ -9,8 +9,7 @@ PAGES = ("README.md", "CONTRIBUTING.md", "docs/adding.md")
 
 
 def unknown_targets(page: str, makefile: str) -> list[str]:
-    targets = set(re.findall(r"^([a-z][\w-]*)(?= *:(?!=))|^\.PHONY: (.*)$", makefile, re.MULTILINE))
-    known = {word for pair in targets for group in pair for word in group.split()}
+    known = {word for names in re.findall(r"^([a-z][\w -]*):(?!=)", makefile, re.MULTILINE) for word in names.split()}
     return sorted(set(re.findall(r"\bmake ([a-z][\w-]*)(?=[`\s]*(?:`|#|$|  ))", page, re.MULTILINE)) - known)
 
 
