@@ -1,8 +1,9 @@
-// The fuzz targets' main() where there is no clang: mutates seeds under gcc's sanitizers, in the order its seed dictates.
-// Takes libFuzzer's own arguments, those that tests/fuzz/run gives. Blind where libFuzzer sees coverage, so it is no
-// substitute for it: it keeps a machine without clang from testing nothing.
+// The fuzz targets' main() where there is no clang: mutates seeds under gcc's sanitizers, in the order its seed
+// dictates. Takes libFuzzer's own arguments, those that tests/fuzz/run gives. Blind where libFuzzer sees coverage, so
+// it is no substitute for it: it keeps a machine without clang from testing nothing.
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <csignal>
 #include <cstdint>
@@ -13,6 +14,7 @@
 #include <iterator>
 #include <random>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size);
@@ -28,7 +30,8 @@ std::string crash_prefix;
 
 void keep_input() {
   const std::string path = crash_prefix + "crash-" + std::to_string(getpid());
-  std::ofstream(path, std::ios::binary).write(reinterpret_cast<const char*>(input.data()), std::streamsize(input.size()));
+  std::ofstream(path, std::ios::binary)
+      .write(reinterpret_cast<const char*>(input.data()), std::streamsize(input.size()));
   std::fprintf(stderr, "the input lies in %s\n", path.c_str());
 }
 
@@ -38,7 +41,8 @@ void abort_on_alarm(int) {
   _exit(70);
 }
 
-// One to four of: a bit, a byte, a 32-bit little-endian field set to a number decoders trip over, a cut, a repeat, a splice.
+// One to four of: a bit, a byte, a 32-bit little-endian field set to a number decoders trip over, a cut, a repeat, a
+// splice.
 void mutate(Bytes& bytes, const std::vector<Bytes>& seeds, std::mt19937_64& random) {
   static constexpr uint32_t kSharp[] = {0, 1, 0x7f, 0x80, 0xff, 0xffff, 0x10000, 0x7fffffff, 0x80000000, 0xffffffff};
   const auto below = [&](size_t limit) { return size_t(random() % limit); };
@@ -46,16 +50,23 @@ void mutate(Bytes& bytes, const std::vector<Bytes>& seeds, std::mt19937_64& rand
     if (bytes.empty()) bytes.push_back(uint8_t(random()));
     const size_t at = below(bytes.size());
     switch (below(6)) {
-      case 0: bytes[at] ^= uint8_t(1u << below(8)); break;
-      case 1: bytes[at] = uint8_t(random()); break;
+      case 0:
+        bytes[at] ^= uint8_t(1u << below(8));
+        break;
+      case 1:
+        bytes[at] = uint8_t(random());
+        break;
       case 2: {
         const uint32_t value = kSharp[below(std::size(kSharp))];
         std::memcpy(bytes.data() + at, &value, std::min(sizeof value, bytes.size() - at));
         break;
       }
-      case 3: bytes.resize(at); break;
+      case 3:
+        bytes.resize(at);
+        break;
       case 4: {
-        const Bytes again(bytes.begin() + std::ptrdiff_t(at), bytes.begin() + std::ptrdiff_t(std::min(bytes.size(), at + 1 + below(64))));
+        const Bytes again(bytes.begin() + std::ptrdiff_t(at),
+                          bytes.begin() + std::ptrdiff_t(std::min(bytes.size(), at + 1 + below(64))));
         bytes.insert(bytes.begin() + std::ptrdiff_t(below(bytes.size())), again.begin(), again.end());
         break;
       }

@@ -1,7 +1,13 @@
 """What the pages tell a reader to type exists, and every place that says the version says the same."""
 
 import importlib.metadata
+import json
+import os
+import pathlib
 import re
+import struct
+import subprocess
+import sys
 
 import pytest
 
@@ -51,3 +57,36 @@ def test_what_is_not_there_is_found():
     assert unknown_targets("    make dem    # builds\n", "demo: x\n") == ["dem"]
     assert missing_paths("[a](docs/a.md) [b](docs/)", {"docs/b.md": b""}) == ["docs/a.md"]
     assert version("# C\n\n## 1.2.3 (unreleased)\n") == "1.2.3"
+
+
+def blocks(page: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder with the model.safetensors that the examples speak of."""
+    tensors = {"weight": {"dtype": "F32", "shape": [256, 16], "data_offsets": [0, 16384]}}
+    header = json.dumps(tensors, separators=(",", ":")).encode()
+    body = b"".join(struct.pack("<f", (i * 37 % 101) / 512) for i in range(4096))
+    (tmp_path / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + body)
+    return tmp_path
+
+
+def test_python_examples_run(tree, folder):
+    pytest.importorskip("tersor")
+    examples = blocks(tree["README.md"].decode(), "python")
+    assert examples
+    for example in examples:
+        subprocess.run([sys.executable, "-c", example], cwd=folder, check=True, timeout=120)
+
+
+def test_shell_examples_run(tree, folder, binaries):
+    pytest.importorskip("tersor")
+    environment = {**os.environ, "PATH": f"{binaries}:{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}"}
+    examples = blocks(tree["README.md"].decode(), "sh")
+    assert len(examples) > 1
+    for example in examples:
+        subprocess.run(["bash", "-euc", example], cwd=folder, env=environment, check=True, timeout=120)
+    model = (folder / "model.safetensors").read_bytes()
+    assert (folder / "model.again.safetensors").read_bytes() == model
