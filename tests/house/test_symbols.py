@@ -1,4 +1,4 @@
-"""No code leaks out of ISA files: of a weak function the linker keeps one copy for everyone, perhaps the AVX-512 one."""
+"""No code leaks out of ISA files: of a weak function the linker keeps one copy for all, perhaps the AVX-512 one."""
 
 import pathlib
 import re
