@@ -26,9 +26,10 @@ def version(changelog: str) -> str:
 
 
 def missing_paths(page: str, tree: dict[str, bytes]) -> list[str]:
-    """Links of a page in the root that lead nowhere."""
+    """Links of a page in the root, and paths of the tree in backquotes, that lead nowhere."""
     folders = {"/".join(path.split("/")[:depth]) for path in tree for depth in range(1, path.count("/") + 1)}
     links = [link for link in re.findall(r"\]\(([^)#]+?)/?\)", page) if "://" not in link]
+    links += re.findall(r"`((?:csrc|python|tests|docs|bench)/[\w/.-]+?)/?`", page)
     return [link for link in links if link not in tree and link not in folders]
 
 
@@ -37,8 +38,10 @@ def test_commands_exist(tree, page):
     assert unknown_targets(tree[page].decode(), tree["Makefile"].decode()) == []
 
 
-def test_links_lead_somewhere(tree):
-    assert missing_paths(tree["README.md"].decode(), tree) == []
+@pytest.mark.parametrize("page", PAGES)
+def test_paths_lead_somewhere(tree, page):
+    text = tree[page].decode().replace("](../", "](").replace("](formats/", "](docs/formats/")
+    assert missing_paths(text, tree) == []
 
 
 def test_both_commands_are_named(tree):
@@ -55,7 +58,7 @@ def test_what_is_not_there_is_found():
     assert unknown_targets("run `make tset`", "test: x\n") == ["tset"]
     assert unknown_targets("    make demo    # builds\n", "demo: x\n") == []
     assert unknown_targets("    make dem    # builds\n", "demo: x\n") == ["dem"]
-    assert missing_paths("[a](docs/a.md) [b](docs/)", {"docs/b.md": b""}) == ["docs/a.md"]
+    assert missing_paths("[a](docs/a.md) [b](docs/) `csrc/x.h`", {"docs/b.md": b""}) == ["docs/a.md", "csrc/x.h"]
     assert version("# C\n\n## 1.2.3 (unreleased)\n") == "1.2.3"
 
 
