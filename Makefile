@@ -100,7 +100,7 @@ lint: .venv/.built
 	ruff format --check .
 	clang-format --dry-run -Werror $(cxx)
 	@# the installed package, because the native module's stub lies there; its files are named by where they come from
-	mypy -p tersor --no-silence-site-packages | sed 's#^.venv/.*/site-packages/#python/#'
+	mypy -p tersor | sed 's#^.venv/.*/site-packages/#python/#'
 
 format: .venv/.tools
 	ruff check --fix .
