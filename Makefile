@@ -61,7 +61,7 @@ bench: .venv/.built
 # ---- tests: every stage runs even where one before it failed; the closing lines come together at the end ---------------
 stages := test-release test-asan test-tsan test-fuzz test-package test-python
 .PHONY: $(stages)
-test: .venv/.built
+test: .venv/.tools
 	@rm -rf build/closing && mkdir -p build/closing
 	@status=0; $(MAKE) --keep-going $(stages) || status=1; \
 	  echo; tail -n 1 build/closing/* | sed '/^$$/d'; \
@@ -73,16 +73,16 @@ define check
 	build/$(1)/tersor-check 2>&1 | tee build/closing/$(1)
 endef
 export UBSAN_OPTIONS := print_stacktrace=1
-test-release test-asan test-tsan: test-%: .venv/.built
+test-release test-asan test-tsan: test-%: .venv/.tools
 	@mkdir -p build/closing
 	$(call check,$*)
 
-test-fuzz: .venv/.built
+test-fuzz: .venv/.tools
 	@mkdir -p build/closing
 	tests/fuzz/run 30 $(JOBS) | tee build/closing/fuzz
 
 # The wheel is built from the sdist, so that nothing outside the sdist can be needed.
-test-package: .venv/.built
+test-package: .venv/.tools
 	@mkdir -p build/closing && rm -rf dist
 	.venv/bin/python -m build --no-isolation . | tail -n 1 | tee build/closing/package
 

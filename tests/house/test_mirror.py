@@ -33,8 +33,12 @@ def kernel_breaches(tree: dict[str, bytes]) -> list[str]:
     for room, unit in sorted({match.groups() for path in tree if (match := KERNEL.fullmatch(path))}):
         if f"csrc/{room}/{unit}_scalar.cpp" not in tree:
             found.append(f"csrc/{room}/{unit}: has a vector kernel and no {unit}_scalar.cpp to equal")
-        if not any(re.fullmatch(rf"tests/{room}/({unit}\w*_check\.cpp|test_{unit}\w*\.py)", path) for path in tree):
-            found.append(f"csrc/{room}/{unit}: has a vector kernel and no tests/{room}/{unit}_check.cpp")
+        checks = [path for path in tree if re.fullmatch(rf"tests/{room}/\w+_check\.cpp", path)]
+        header = f'#include "{room}/{unit}.h"'.encode()
+        if not any(f"/{unit}" in path or header in tree[path] for path in checks):
+            found.append(
+                f"csrc/{room}/{unit}: has a vector kernel and no check in tests/{room} that includes its header"
+            )
     return found
 
 
