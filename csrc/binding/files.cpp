@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "binding/bind.h"
+#include "binding/bytes_sink.h"
 #include "checkpoint/checkpoint.h"
 #include "core/error.h"
 
@@ -113,20 +114,32 @@ void save_file(const nb::bytes& target, const std::vector<Row>& rows, const Meta
                 [&](const Options& options) { return checkpoint::save_tensors(out, views, metadata, options); });
 }
 
+// What a container of these tensors is likely to need at most.
+size_t room_for(std::span<const TensorView> views) {
+  size_t bytes = 4096;
+  for (const TensorView& view : views) {
+    bytes += view.name.size() + 256 + view.data.size();
+    bytes += (view.data.size() / lossless::kChunkBytes + 1) *
+             (lossless::chunk_bound(lossless::kChunkBytes) - lossless::kChunkBytes);
+  }
+  return bytes;
+}
+
 nb::bytes save(const std::vector<Row>& rows, const Metadata& metadata, int level, int threads) {
   const auto views = views_of(rows);
-  const auto data = with_progress(nb::none(), {.level = level, .threads = threads}, [&](const Options& options) {
-    return checkpoint::save_tensors(views, metadata, options);
-  });
-  return nb::bytes(data.data(), data.size());
+  BytesSink sink(room_for(views));
+  with_progress(nb::none(), {.level = level, .threads = threads},
+                [&](const Options& options) { return checkpoint::save_tensors(sink, views, metadata, options); });
+  return sink.take();
 }
 
 nb::bytes compress_array(const std::string& dtype, const std::vector<uint64_t>& shape, uintptr_t address,
                          uint64_t nbytes, int level, int threads) {
   const TensorView view = view_of({"", dtype, shape, address, nbytes});
-  const auto data = with_progress(nb::none(), {.level = level, .threads = threads},
-                                  [&](const Options& options) { return checkpoint::compress_array(view, options); });
-  return nb::bytes(data.data(), data.size());
+  BytesSink sink(room_for({&view, 1}));
+  with_progress(nb::none(), {.level = level, .threads = threads},
+                [&](const Options& options) { return checkpoint::compress_array(sink, view, options); });
+  return sink.take();
 }
 
 }  // namespace

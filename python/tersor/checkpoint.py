@@ -146,10 +146,7 @@ def save_file(
 
 def open_file(filename: str | os.PathLike[str]) -> _core.TensorFile:
     """Memory-map a .tsr file and check its index. Raises FormatError, OSError."""
-    try:
-        return _core.TensorFile.open(os.fsencode(filename))
-    except _core.FormatError as error:
-        raise _core.FormatError(f"{os.fsdecode(filename)}: {error}") from None
+    return _core.TensorFile.open(os.fsencode(filename))
 
 
 def open_bytes(data: Buffer) -> _core.TensorFile:
