@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"measuring {case.name}: {case.about}; {len(codecs)} coders, {rounds} rounds", file=progress, flush=True)
         try:
             rows += harness.measure(case, codecs, rounds=rounds)
-        except harness.WrongBytes as error:
+        except harness.WrongBytesError as error:
             print(f"tersor bench: {case.name}: {error}", file=sys.stderr)
             return 1
     facts = published.FACTS.get(arguments.suite, []) if arguments.peers else []

@@ -1,4 +1,4 @@
-"""Cases of the entropy coder: 2 Mi 8-bit symbols, tables built and read inside the timing, decode into a given buffer."""
+"""Cases of the entropy coder: 2 Mi symbols of 8 bits, tables built and read in the timing, into a given buffer."""
 
 from __future__ import annotations
 

