@@ -44,6 +44,7 @@ def coder(mode: str, *, threads: int = 1, isa: str | None = None) -> Codec:
         policies=("given",),
         ours=True,
         threads=threads,
+        held=isa,
         options={"mode": mode, "isa": isa or ours.isa()},
     )
 

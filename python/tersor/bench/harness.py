@@ -16,11 +16,13 @@ from typing import Any
 
 import numpy as np
 
+from tersor.bench import hull
+
 Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 Row = dict[str, Any]
 
-# A peer enters the ratios when it does the same job: a codec that hardly compresses is a slow memcpy, not a rival.
-COMPARABLE = 1.05
+# A peer enters the ratios when it does the same job: one that hardly compresses is a slow memcpy, not a rival.
+SAME_JOB = 0.8  # of the bytes that the best peer saves
 LEAST_SAMPLE_S = 0.004  # shorter calls are repeated: the clock and the call itself would show
 ENOUGH_S = 6.0  # a codec that has used so much time on one operation has been measured
 
@@ -51,6 +53,7 @@ class Codec:
     policies: tuple[str, ...] = ("fresh", "given")
     ours: bool = False
     threads: int = 1
+    held: str | None = None  # the instruction set that `setting` lowers the machine to
     limit_bytes: int | None = None  # slow codecs see the first so many bytes
     options: dict[str, Any] = field(default_factory=dict)
 
@@ -200,6 +203,7 @@ def measure(case: Case, codecs: Sequence[Codec], *, rounds: int) -> list[Row]:
             gc.enable()
     rows = [_row(case, run, ceiling) for run in runs]
     compare(rows)
+    hull.mark(rows)
     return rows
 
 
@@ -212,6 +216,7 @@ def _row(case: Case, run: _Run, ceiling: _Ceiling) -> Row:
         "impl": codec.name,
         "ours": codec.ours,
         "threads": codec.threads,
+        "held": codec.held,
         "options": codec.options,
         "bytes_in": raw,
         "bytes_out": stored,
@@ -243,13 +248,13 @@ def _row(case: Case, run: _Run, ceiling: _Ceiling) -> Row:
 def compare(rows: list[Row]) -> None:
     """Fill in the ratios of our rows to the best comparable peer of the same case.
 
-    best_peer is the fastest decoder among the peers whose output is at most 5 % larger than the smallest peer's,
+    best_peer is the fastest decoder among the peers that save at least four fifths of what the best peer saves,
     best_encode_peer the fastest encoder among them, smallest_peer the smallest of all. A peer that cannot decode into a
     given buffer stands with its fresh decode beside our decode_into.
     """
     peers = [row for row in rows if not row["ours"]]
-    smallest = min((row["bits_per_element"] for row in peers), default=0.0)
-    rivals = [row for row in peers if row["bits_per_element"] <= smallest * COMPARABLE]
+    most_saved = max((_saved(row) for row in peers), default=0.0)
+    rivals = [row for row in peers if _saved(row) >= SAME_JOB * most_saved]
     for row in rows:
         row.update(best_peer=None, best_encode_peer=None, smallest_peer=None)
         row.update(encode_ratio=None, decode_ratio=None, decode_into_ratio=None, size_ratio=None)
@@ -266,6 +271,10 @@ def compare(rows: list[Row]) -> None:
         if "decode_into_gbps" in row:
             into = max(float(rival.get("decode_into_gbps", 0)) or _decode_speed(rival) for rival in rivals)
             row["decode_into_ratio"] = round(row["decode_into_gbps"] / into, 3)
+
+
+def _saved(row: Row) -> float:
+    return 1 - float(row["bytes_out"]) / float(row["bytes_in"])
 
 
 def _decode_speed(row: Row) -> float:

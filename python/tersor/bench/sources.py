@@ -61,8 +61,11 @@ def minilm_file() -> Path:
 
 
 def minilm_weights(most: int) -> Array:
-    """The first `most` weights of MiniLM-L6 in file order, [n] float32. Raises AbsentError without the package."""
-    return np.concatenate(stored_tensors(minilm_file(), "F32")).view(np.float32)[:most]
+    """The last `most` weights of MiniLM-L6 in file order, [n] float32. Raises AbsentError without the package.
+
+    The last, since the file begins with position embeddings that were fp16 once: an easy part is no measure.
+    """
+    return np.concatenate(stored_tensors(minilm_file(), "F32")).view(np.float32)[-most:]
 
 
 def stored_tensors(path: Path, dtype: str) -> list[Array]:

@@ -41,7 +41,7 @@ def show(result: dict[str, Any], file: TextIO) -> None:
         ours = next((row for row in rows if row["best_peer"]), None)
         if ours is not None:
             console.print(
-                f"x: times the best peer of at most 5 % more bytes than the smallest; decode {ours['best_peer']}, "
+                f"x: times the best peer that saves 4/5 of what the best saves; decode {ours['best_peer']}, "
                 f"encode {ours['best_encode_peer']}. +-: half the interquartile range."
             )
     for name, reason in result["skipped"].items():
