@@ -84,7 +84,7 @@ def _footnote(result: Result) -> str:
     skipped = "".join(f" {name} was not there." for name in result["skipped"])
     return (
         f"{machine['cpu']}, {machine['cores']} cores, Linux {machine['kernel']}, Python {machine['python']}; one "
-        f"thread unless the row says more; medians of up to {rounds} interleaved rounds, GB/s = 1e9 raw bytes a second. "
+        f"thread unless the row says more; medians of up to {rounds} interleaved rounds, GB/s = 1e9 raw bytes/s. "
         f"Ratios: ours to the fastest peer that saves at least 4/5 of what the best one saves, encode / decode."
         f"{skipped} Made by `tersor bench {result['bench']} --peers -o bench/results/{result['bench']}.json`."
     )

@@ -20,7 +20,6 @@ from tersor.bench.selection import Factory, Plan, Selection, select
 BYTES = 32 << 20
 QUICK_BYTES, QUICK_SLOW_BYTES = 2 << 20, 64 << 10
 ROUNDS, QUICK_ROUNDS = 7, 1
-DEFAULT_LEVEL = 4
 LEVELS = (1, 2, 6, 9)  # beside the default, to see the hull
 
 
@@ -48,12 +47,12 @@ SOURCES: dict[str, tuple[str, str, Callable[[str, int], np.ndarray[Any, Any]]]] 
 }
 
 
-def coder(level: int, *, threads: int = 1) -> Codec:
-    """tersor.compress and tersor.decompress at one level."""
+def coder(dtype: np.dtype[Any], level: int, *, threads: int = 1) -> Codec:
+    """tersor.compress and tersor.decompress at one level, on flat arrays of one dtype."""
     import tersor
 
     def decode(coded: bytes, out: Bytes | None) -> Any:
-        return tersor.decompress(coded) if out is None else tersor.decompress(coded, out=out)
+        return tersor.decompress(coded) if out is None else tersor.decompress(coded, out=out.view(dtype))
 
     return Codec(
         name=coder_name(level, threads=threads),
@@ -62,7 +61,7 @@ def coder(level: int, *, threads: int = 1) -> Codec:
         setting=lambda: ours.held(threads=threads),
         ours=True,
         threads=threads,
-        options={"level": level, "default": level == DEFAULT_LEVEL, "isa": ours.isa()},
+        options={"level": level, "default": level == default_level(), "isa": ours.isa()},
     )
 
 
@@ -71,9 +70,18 @@ def coder_name(level: int, *, threads: int = 1) -> str:
     return f"tersor -{level}" + (f", {threads} threads" if threads != 1 else "")
 
 
-def _ours(quick: bool) -> dict[str, Factory]:
-    settings = [(DEFAULT_LEVEL, 1), (DEFAULT_LEVEL, 2), *((level, 1) for level in ((1,) if quick else LEVELS))]
-    return {coder_name(level, threads=threads): partial(coder, level, threads=threads) for level, threads in settings}
+def default_level() -> int:
+    """The level of a call that names none."""
+    from tersor import _core
+
+    return int(_core.DEFAULT_LEVEL)
+
+
+def _ours(dtype: np.dtype[Any], quick: bool) -> dict[str, Factory]:
+    default = default_level()
+    levels = [level for level in ((1,) if quick else LEVELS) if level != default]
+    settings = [(default, 1), (default, 2), *((level, 1) for level in levels)]
+    return {coder_name(level, threads=n): partial(coder, dtype, level, threads=n) for level, n in settings}
 
 
 def _peers(element: str, quick: bool) -> dict[str, Factory]:
@@ -146,7 +154,7 @@ def plan(
     wanted += [(case, element) for case, element in _files(data, most) if not cases or case.name in cases]
     plans: Plan = []
     for case, element in wanted:
-        codecs, absent = select({**_ours(quick), **(_peers(element, quick) if peers else {})}, impls)
+        codecs, absent = select({**_ours(case.data.dtype, quick), **(_peers(element, quick) if peers else {})}, impls)
         skipped.update(absent)
         if codecs:
             plans.append((case, codecs, rounds or (QUICK_ROUNDS if quick else ROUNDS)))

@@ -27,6 +27,8 @@ _PEERS = ("numpy", "ml_dtypes", "zstandard", "lz4", "zipnn", "pcodec", "blosc2",
 
 def facts() -> dict[str, Any]:
     """Facts of this machine and build; no host name, user or path among them."""
+    import tersor
+
     cpu = _cpuinfo()
     flags = set(cpu.get("flags", "").split())
     return {
@@ -38,7 +40,8 @@ def facts() -> dict[str, Any]:
         "kernel": platform.release(),
         "huge_pages": _read("/sys/kernel/mm/transparent_hugepage/enabled"),
         "python": platform.python_version(),
-        "tersor": _config(),
+        "compiler": _compiler(),
+        "tersor": tersor.show_config("dicts"),
         "peers": {name: version for name in _PEERS if (version := _version(name))} | _libraries(),
         "commit": _commit(),
         "load_average": round(os.getloadavg()[0], 2),
@@ -86,11 +89,12 @@ def _libraries() -> dict[str, str]:
     return found
 
 
-def _config() -> dict[str, Any] | str | None:
-    import tersor
+def _compiler() -> str | None:
+    """The compilers that left their names in the native module."""
+    import tersor._core
 
-    show = getattr(tersor, "show_config", None)
-    return None if show is None else show()
+    found = re.findall(rb"(?:GCC: \([^)]*\)|clang version) [0-9.]+", Path(tersor._core.__file__).read_bytes())
+    return ", ".join(sorted({name.decode() for name in found})) or None
 
 
 def _commit() -> str | None:
