@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "build" / "demo"
 BIN = Path(sys.executable).parent
 REPEATS = 3  # the best of so many is shown; the first one also pays for cold files
-PART_BYTES = 4_000_000  # of the file, for zstd -19, which takes about a minute for all of it
+PART_BYTES = 4_000_000  # of the file's end, for zstd -19, which takes a minute for all of it
 SENTENCES = (
     "The checkpoint came back bit for bit.",
     "Every bit of the model was restored.",
@@ -37,7 +37,7 @@ SENTENCES = (
 
 @dataclass
 class Line:
-    """One row of the table: a coder on a file, seconds from file to file."""
+    """One row of the table: a coder on a checkpoint, seconds from memory to memory."""
 
     model: str
     coder: str
@@ -45,7 +45,6 @@ class Line:
     stored: int
     compress_s: float
     decompress_s: float
-    note: str
 
     @property
     def share(self) -> float:
@@ -99,10 +98,10 @@ def embed(weights: dict[str, Any], dtype: str) -> Any:
     return torch.nn.functional.normalize((hidden * mask).sum(1) / mask.sum(1), dim=1)
 
 
-# ---- the coders, from file to file -----------------------------------------------------------------------------------
+# ---- the coders -----------------------------------------------------------------------------------------------------
 
 
-def tersor(*arguments: str | Path) -> dict[str, Any]:
+def run_tersor(*arguments: str | Path) -> dict[str, Any]:
     """Run the command and return its JSON object."""
     command = [str(BIN / "tersor"), *map(str, arguments), "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -116,76 +115,82 @@ def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def write_durably(path: Path, data: bytes | bytearray) -> None:
-    """As tersor writes: under another name, synced, renamed. The peers are held to the same promise."""
-    beside = path.with_suffix(path.suffix + ".part")
-    with beside.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
-
-
-def with_tersor(model: str, path: Path, threads: int) -> Line:
-    """`tersor compress` and `tersor decompress`; seconds as the command reports them, without Python's start."""
-    packed, back = path.with_suffix(".safetensors.tsr"), path.with_suffix(".back.safetensors")
-    compressed, restored = [], []
-    for _ in range(REPEATS):
-        compressed.append(tersor("compress", "-f", "-T", str(threads), path, "-o", packed)["files"][0])
-        restored.append(tersor("decompress", "-f", "-T", str(threads), packed, "-o", back)["files"][0])
-    exact = digest(path) == digest(back)
-    if not exact:
+def go_and_return(path: Path) -> None:
+    """`tersor compress` and `tersor decompress` on the file; stops unless it comes back identical."""
+    packed, back = packed_name(path), path.with_suffix(".back.safetensors")
+    for verb, source, target in (("compress", path, packed), ("decompress", packed, back)):
+        row = run_tersor(verb, "-f", source, "-o", target)["files"][0]
+        size = f"{row['bytes'] / 1e6:.1f} MB, {row['stored'] / row['bytes']:.2%} stored"
+        say(f"  tersor {verb} {source.name}: {size}, {row['seconds']:.2f} s with reading and syncing")
+    if digest(path) != digest(back):
         raise SystemExit(f"{back} differs from {path}")
-    seconds = [min(row["seconds"] for row in rows) for rows in (compressed, restored)]
-    name = f"tersor, {threads} thread{'s' if threads > 1 else ''}"
-    return Line(model, name, path.stat().st_size, packed.stat().st_size, *seconds, "file identical")
+    say("  the restored file is identical (SHA-256)")
 
 
-def with_peer(
-    model: str,
-    path: Path,
-    coder: str,
-    compress: Callable[[bytearray], bytes],
-    decompress: Callable[[bytes], bytes],
-    *,
-    part_bytes: int | None = None,
-    repeats: int = REPEATS,
+def packed_name(path: Path) -> Path:
+    return path.with_suffix(".safetensors.tsr")
+
+
+def measured(
+    model: str, coder: str, raw_bytes: int, compress: Callable[[], Any], decompress: Callable[[Any], Any], repeats: int
 ) -> Line:
-    """A peer's functions between reading a file and writing one."""
-    packed, back = path.with_suffix(".peer"), path.with_suffix(".peer-back")
-    source = path
-    if part_bytes is not None:
-        source = path.with_suffix(".part")
-        source.write_bytes(path.read_bytes()[-part_bytes:])
-    compress_s, decompress_s = [], []
+    """Time both ways in memory; the best of `repeats`."""
+    seconds: tuple[list[float], list[float]] = ([], [])
     for _ in range(repeats):
         start = time.perf_counter()
-        write_durably(packed, compress(bytearray(source.read_bytes())))
-        middle = time.perf_counter()
-        write_durably(back, decompress(packed.read_bytes()))
-        compress_s.append(middle - start)
-        decompress_s.append(time.perf_counter() - middle)
-    if digest(source) != digest(back):
-        raise SystemExit(f"{coder} did not give {source.name} back")
-    raw, stored = source.stat().st_size, packed.stat().st_size
-    note = "file identical" if part_bytes is None else f"last {part_bytes / 1e6:.0f} MB only"
-    return Line(model, coder, raw, stored, min(compress_s), min(decompress_s), note)
+        coded = compress()
+        seconds[0].append(time.perf_counter() - start)
+        start = time.perf_counter()
+        result = decompress(coded)
+        seconds[1].append(time.perf_counter() - start)
+        stored = len(coded)
+        del result
+    return Line(model, coder, raw_bytes, stored, min(seconds[0]), min(seconds[1]))
 
 
-def beside(model: str, path: Path) -> list[Line]:
-    """zstd and zipnn on the same file, one thread each; a missing one is named."""
+def ours(model: str, path: Path) -> list[Line]:
+    """tersor.torch.save and load: the whole checkpoint to bytes and back, content hash included."""
+    import safetensors.torch
+    import torch
+
+    import tersor.torch
+
+    tensors = safetensors.torch.load_file(path)
+    lines = []
+    before = torch.get_num_threads()
+    for threads in sorted({1, before}):
+        torch.set_num_threads(threads)
+        name = f"tersor, {threads} thread{'s' if threads > 1 else ''}"
+        size = path.stat().st_size
+        lines.append(measured(model, name, size, lambda: tersor.torch.save(tensors), tersor.torch.load, REPEATS))
+        say(f"  {name}: {lines[-1].share:.2%}")
+    torch.set_num_threads(before)
+    return lines
+
+
+def peer(model: str, path: Path, coder: str, compress: Any, decompress: Any, *, part_bytes: int | None = None) -> Line:
+    """A peer's functions on the bytes of the file, or on the last of them."""
+    raw = path.read_bytes()[-(part_bytes or path.stat().st_size) :]
+    if bytes(decompress(compress(bytearray(raw)))) != raw:
+        raise SystemExit(f"{coder} did not give {path.name} back")
+    copies = [bytearray(raw) for _ in range(REPEATS if part_bytes is None else 1)]  # zipnn turns bits in its input
+    line = measured(model, coder, len(raw), lambda: compress(copies.pop()), decompress, len(copies))
+    if part_bytes is not None:
+        line.coder += f", {part_bytes / 1e6:.0f} MB of it"
+    say(f"  {line.coder}: {line.share:.2%}")
+    return line
+
+
+def peers(model: str, path: Path) -> list[Line]:
+    """zstd and zipnn, one thread each; a missing one is named."""
     lines = []
     try:
         import zstandard
 
         reader = zstandard.ZstdDecompressor()
-        fast, small = zstandard.ZstdCompressor(level=3), zstandard.ZstdCompressor(level=19)
-        lines.append(with_peer(model, path, "zstd -3", fast.compress, reader.decompress))
-        say(f"  zstd -3: {lines[-1].share:.2%}")
-        lines.append(
-            with_peer(model, path, "zstd -19", small.compress, reader.decompress, part_bytes=PART_BYTES, repeats=1)
-        )
-        say(f"  zstd -19 on a part: {lines[-1].share:.2%}")
+        for level, part_bytes in ((3, None), (19, PART_BYTES)):
+            writer = zstandard.ZstdCompressor(level=level)
+            lines.append(peer(model, path, f"zstd -{level}", writer.compress, reader.decompress, part_bytes=part_bytes))
     except ImportError as error:
         say(f"  zstd is not here ({error}): pip install zstandard")
     try:
@@ -193,8 +198,7 @@ def beside(model: str, path: Path) -> list[Line]:
 
         dtype = {"fp32": "float32", "bf16": "bfloat16"}[model]
         coder = zipnn.ZipNN(input_format="byte", bytearray_dtype=dtype, threads=1)
-        lines.append(with_peer(model, path, "zipnn", coder.compress, coder.decompress))
-        say(f"  zipnn: {lines[-1].share:.2%}")
+        lines.append(peer(model, path, "zipnn", coder.compress, coder.decompress))
     except ImportError as error:
         say(f"  zipnn is not here ({error}): pip install zipnn")
     return lines
@@ -206,15 +210,15 @@ def beside(model: str, path: Path) -> list[Line]:
 def prove(model: str, path: Path) -> None:
     """The same tensors have the same content hash at any level and through any door, and the model says the same."""
     import safetensors.torch
-    import tersor.torch as tensors
+    import tersor.torch
     import torch
 
-    packed = path.with_suffix(".safetensors.tsr")
-    verified = tersor("verify", packed)["files"][0]
+    packed = packed_name(path)
+    verified = run_tersor("verify", packed)["files"][0]
     original = safetensors.torch.load_file(path)
     saved = path.with_suffix(".saved.tsr")
-    tensors.save_file(original, saved, level=1)
-    again = tersor("info", saved)["hash"]
+    tersor.torch.save_file(original, saved, level=1)
+    again = run_tersor("info", saved)["hash"]
     if verified["hash"] != again:
         raise SystemExit(f"content hashes differ: {verified['hash']} and {again}")
     say(f"  content hash {again}: equal for the command's file and for tersor.torch.save_file at level 1")
@@ -226,7 +230,7 @@ def prove(model: str, path: Path) -> None:
             raise SystemExit(f"{binary.name} and {packed.name} differ")
         say("  tersor-enc wrote the same bytes without Python")
     start = time.perf_counter()
-    loaded = tensors.load_file(packed)
+    loaded = tersor.torch.load_file(packed)
     say(f"  tersor.torch.load_file: {time.perf_counter() - start:.3f} s")
     for name, tensor in original.items():
         if tensor.dtype != loaded[name].dtype or not torch.equal(
@@ -245,12 +249,11 @@ def show(lines: list[Line]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title="From file to file, synced to disk; best of three; GB/s of raw bytes", title_justify="left")
+    table = Table(title="In memory, the best of three; GB/s of raw bytes", title_justify="left")
     for name in ("model", "coder"):
         table.add_column(name)
     for name in ("MB", "MB stored", "of it", "compress s", "GB/s", "decompress s", "GB/s"):
         table.add_column(name, justify="right")
-    table.add_column("")
     for line in lines:
         table.add_row(
             line.model,
@@ -262,9 +265,8 @@ def show(lines: list[Line]) -> None:
             f"{line.raw / line.compress_s / 1e9:.2f}",
             f"{line.decompress_s:.3f}",
             f"{line.raw / line.decompress_s / 1e9:.2f}",
-            line.note,
             style="bold" if line.coder.startswith("tersor") else None,
-            end_section=line is [other for other in lines if other.model == line.model][-1],
+            end_section=line is lines[-1] or line.model != lines[lines.index(line) + 1].model,
         )
     Console(width=None if sys.stdout.isatty() else 140).print(table)
 
@@ -296,7 +298,7 @@ def plot(lines: list[Line], path: Path) -> None:
                 )
             axis.set_xscale("log")
             axis.set_title(f"MiniLM-L6 {model}: {direction}", fontsize=10)
-            axis.set_xlabel("GB/s of raw bytes, file to file")
+            axis.set_xlabel("GB/s of raw bytes")
             axis.set_ylabel("size, % of the original")
             axis.grid(alpha=0.3, which="both")
     handles, labels = axes[0][0].get_legend_handles_labels()
@@ -315,20 +317,16 @@ def main() -> int:
     files = prepare()
     lines: list[Line] = []
     for model, path in files.items():
-        step(f"{model}: tersor compress, tersor decompress")
-        cores = len(os.sched_getaffinity(0))
-        for threads in sorted({1, min(cores, 8)}):
-            lines.append(with_tersor(model, path, threads))
-            say(f"  {lines[-1].coder}: {lines[-1].share:.2%}, the restored file is identical")
+        step(f"{model}: there and back, file to file")
+        go_and_return(path)
         prove(model, path)
-        step(f"{model}: what others make of the same file, one thread")
-        lines += beside(model, path)
+        step(f"{model}: in memory, and what others make of the same file on one thread")
+        lines += ours(model, path)
+        lines += peers(model, path)
     step("Result")
     show(lines)
     picture = FOLDER / "size_against_speed.png"
     plot(lines, picture)
-    for leftover in (*FOLDER.glob("*.peer*"), *FOLDER.glob("*.part"), *FOLDER.glob("*.back.*")):
-        leftover.unlink()
     say(f"plot: {picture}")
     say(f"files: {FOLDER}   ({time.perf_counter() - begun:.0f} s)")
     return 0
