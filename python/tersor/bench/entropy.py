@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from tersor.bench import native, ours, sources
@@ -30,10 +31,10 @@ def coder(mode: str, *, threads: int = 1, isa: str | None = None) -> Codec:
     """tersor.entropy in one mode. mode: "alias" or "contiguous". isa: the level held, None for the machine's own."""
     import tersor.entropy
 
-    def encode(symbols: Any) -> bytes:
+    def encode(symbols: Any) -> Any:
         return tersor.entropy.encode(symbols, mode=mode)
 
-    def decode(coded: bytes, out: Bytes | None) -> Any:
+    def decode(coded: Any, out: Bytes | None) -> Any:
         return tersor.entropy.decode(coded, out=out)
 
     return Codec(
@@ -63,9 +64,7 @@ def _ours() -> dict[str, Factory]:
     found: dict[str, Factory] = {}
     for isa, threads in ((None, 1), (None, 2), ("scalar", 1)):
         for mode in ("alias", "contiguous"):
-            found[coder_name(mode, threads=threads, isa=isa)] = lambda m=mode, t=threads, i=isa: coder(
-                m, threads=t, isa=i
-            )
+            found[coder_name(mode, threads=threads, isa=isa)] = partial(coder, mode, threads=threads, isa=isa)
     return found
 
 

@@ -76,7 +76,7 @@ def _version(name: str) -> str | None:
 
 def _libraries() -> dict[str, str]:
     """Versions of the Debian packages that huff0 and htscodecs come from, where dpkg knows them."""
-    found = {}
+    found: dict[str, str] = {}
     for package in ("libzstd-dev", "libhtscodecs2"):
         try:
             done = subprocess.run(

@@ -34,7 +34,7 @@ def zstd(level: int, *, limit_bytes: int | None = None) -> Codec:
             return decompressor.decompress(coded)
         reader, done = decompressor.stream_reader(coded), 0
         while done < out.size:
-            got = reader.readinto(memoryview(out)[done:])
+            got = reader.readinto(out[done:])
             if got == 0:
                 raise RuntimeError(f"zstd ended after {done} of {out.size} bytes")
             done += got

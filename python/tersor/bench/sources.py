@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tersor.bench.harness import AbsentError
 
-Array = np.ndarray[Any, Any]
+Array = NDArray[Any]
 
 
 def entropy_bits(symbols: Array) -> float:
@@ -35,14 +36,15 @@ def bf16_exponents(n: int) -> Array:
 
 def rounded_gaussian(n: int) -> Array:
     """[n] uint8: a Gaussian of sigma 44 rounded to integers around 128; 256 symbols, 7.5 bits."""
-    values = np.rint(np.random.default_rng(3).standard_normal(n, np.float32) * 44) + 128
-    return np.clip(values, 0, 255).astype(np.uint8)
+    values = np.random.default_rng(3).standard_normal(n, np.float32) * np.float32(44)
+    return np.clip(np.rint(values) + np.float32(128), 0, 255).astype(np.uint8)
 
 
-def to_bf16_bits(weights: Array) -> Array:
+def to_bf16_bits(weights: Array) -> NDArray[np.uint16]:
     """float32 -> uint16, the bit patterns of bf16, rounded to nearest even. Finite input only."""
-    bits = weights.view(np.uint32)
-    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+    bits: NDArray[np.uint32] = weights.view(np.uint32)
+    half, one = np.uint32(0x7FFF), np.uint32(1)
+    return ((bits + half + ((bits >> np.uint32(16)) & one)) >> np.uint32(16)).astype(np.uint16)
 
 
 def gaussian_weights(n: int) -> Array:
