@@ -25,6 +25,8 @@ CASES = {
     "gf32": "Gaussian weights, fp32",
     "mlf32": "MiniLM-L6, fp32",
 }
+# In the results, not in README: they crowd out what a reader compares.
+UNLISTED = {"lz4 frame", "blosc2 zstd-3 bitshuffle", "blosc2 lz4-5 bitshuffle", "tersor -2", "tersor -6"}
 
 
 def load(folder: Path = ROOT / "bench" / "results") -> list[Result]:
@@ -44,7 +46,7 @@ def _section(result: Result) -> str:
     title, columns, cells = _WRITERS[result["bench"]]
     lines = [title, "", "| data | coder | " + " | ".join(columns) + " |", "|---|---|" + "---:|" * len(columns)]
     for case in dict.fromkeys(row["case"] for row in result["rows"]):
-        for row in (row for row in result["rows"] if row["case"] == case):
+        for row in (row for row in result["rows"] if row["case"] == case and row["impl"] not in UNLISTED):
             coder = f"**{row['impl']}**" if row["ours"] else row["impl"]
             lines.append(f"| {CASES.get(case, case)} | {coder} | " + " | ".join(cells(row)) + " |")
     lines += ["", _footnote(result)]
@@ -52,7 +54,7 @@ def _section(result: Result) -> str:
 
 
 def _entropy_cells(row: Row) -> list[str]:
-    return [f"+{row['over_floor_percent']:.2f} %", _speed(row, "encode"), _speed(row, "decode"), _ratios(row, "decode")]
+    return [f"+{row['over_floor_percent']:.2f} %", _speed(row, "encode"), _speed(row, "decode"), _ratios(row)]
 
 
 def _lossless_cells(row: Row) -> list[str]:
@@ -62,7 +64,7 @@ def _lossless_cells(row: Row) -> list[str]:
         _speed(row, "encode"),
         _speed(row, "decode"),
         _speed(row, "decode_into"),
-        _ratios(row, "decode"),
+        _ratios(row),
     ]
 
 
@@ -71,10 +73,9 @@ def _speed(row: Row, operation: str) -> str:
     return "" if speed is None else f"{speed:.2f}"
 
 
-def _ratios(row: Row, operation: str) -> str:
-    if row[f"{operation}_ratio"] is None:
-        return ""
-    return f"{row['encode_ratio']:.2f} / {row[f'{operation}_ratio']:.2f}"
+def _ratios(row: Row) -> str:
+    ratios = (row["encode_ratio"], row["decode_ratio"], row["decode_into_ratio"])
+    return " / ".join(f"{ratio:.1f}" for ratio in ratios if ratio is not None)
 
 
 def _footnote(result: Result) -> str:
@@ -85,7 +86,7 @@ def _footnote(result: Result) -> str:
     return (
         f"{machine['cpu']}, {machine['cores']} cores, Linux {machine['kernel']}, Python {machine['python']}; one "
         f"thread unless the row says more; medians of up to {rounds} interleaved rounds, GB/s = 1e9 raw bytes/s. "
-        f"Ratios: ours to the fastest peer that saves at least 4/5 of what the best one saves, encode / decode."
+        f"Ratios: ours to the fastest peer that saves at least 4/5 of what the best one saves, encode / decode / into."
         f"{skipped} Made by `tersor bench {result['bench']} --peers -o bench/results/{result['bench']}.json`."
     )
 

@@ -136,6 +136,18 @@ def test_ratios_take_the_best_peer_that_does_the_same_job():
     assert all(peer["best_peer"] is None and peer["encode_ratio"] is None for peer in peers)
 
 
+def test_threads_are_compared_with_the_same_coder_on_one():
+    one, two = (
+        row("tersor", ours=True, stored=650, encode=1.0, decode=5.0),
+        row("x", ours=True, stored=650, encode=1.9, decode=9.0),
+    )
+    one |= {"options": {"level": 4}}
+    two |= {"options": {"level": 4}, "threads": 2}
+    harness.scale([two, one])
+    assert (two["encode_scaling"], two["decode_scaling"]) == (1.9, 1.8)
+    assert one["encode_scaling"] is None
+
+
 def test_hull_keeps_what_no_mixture_beats():
     points = [(1.0, 10.0), (2.0, 5.0), (3.0, 4.9), (4.0, 1.0), (5.0, 2.0)]
     assert hull.on_hull(points) == [True, True, False, True, False]

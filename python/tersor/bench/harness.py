@@ -98,15 +98,15 @@ def as_bytes(value: Any) -> Bytes:
 
 
 class _Run:
-    """One codec on one case: its coded form, its buffers, its timings."""
+    """One codec on one case: its coded form and its timings. `out` is shared by all, and touched by verifying."""
 
-    def __init__(self, case: Case, codec: Codec):
+    def __init__(self, case: Case, codec: Codec, out: Bytes):
         data = case.data
         if codec.limit_bytes is not None:
             data = data[: max(1, codec.limit_bytes // data.itemsize)]
         self.codec, self.data = codec, data
         self.policies = [policy for policy in case.policies if policy in codec.policies]
-        self.out = np.zeros(data.nbytes, np.uint8)  # zeros, then verified into: every page is touched before the clock
+        self.out = out[: data.nbytes]
         self.timings: dict[str, Timing] = {name: Timing() for name in ("encode", *self.policies)}
         self.repeats: dict[str, int] = {}
         with codec.setting():
@@ -186,7 +186,8 @@ def measure(case: Case, codecs: Sequence[Codec], *, rounds: int) -> list[Row]:
     """
     if rounds < 1:
         raise ValueError(f"a measurement takes at least one round, not {rounds}")
-    runs = [_Run(case, codec) for codec in codecs]
+    out = np.zeros(case.data.nbytes, np.uint8)
+    runs = [_Run(case, codec, out) for codec in codecs]
     for run in runs:
         run.warm()
     ceiling = _Ceiling(case.data)
@@ -203,6 +204,7 @@ def measure(case: Case, codecs: Sequence[Codec], *, rounds: int) -> list[Row]:
             gc.enable()
     rows = [_row(case, run, ceiling) for run in runs]
     compare(rows)
+    scale(rows)
     hull.mark(rows)
     return rows
 
@@ -271,6 +273,16 @@ def compare(rows: list[Row]) -> None:
         if "decode_into_gbps" in row:
             into = max(float(rival.get("decode_into_gbps", 0)) or _decode_speed(rival) for rival in rivals)
             row["decode_into_ratio"] = round(row["decode_into_gbps"] / into, 3)
+
+
+def scale(rows: list[Row]) -> None:
+    """Set encode_scaling and decode_scaling of rows with several threads: times the same coder's row with one."""
+    for row in rows:
+        row.update(encode_scaling=None, decode_scaling=None)
+        alone = next((one for one in rows if one["threads"] == 1 and one["options"] == row["options"]), None)
+        if row["threads"] > 1 and row["ours"] and alone is not None:
+            row["encode_scaling"] = round(row["encode_gbps"] / alone["encode_gbps"], 3)
+            row["decode_scaling"] = round(_decode_speed(row) / _decode_speed(alone), 3)
 
 
 def _saved(row: Row) -> float:

@@ -37,7 +37,8 @@ def bf16_exponents(n: int) -> Array:
 def rounded_gaussian(n: int) -> Array:
     """[n] uint8: a Gaussian of sigma 44 rounded to integers around 128; 256 symbols, 7.5 bits."""
     values = np.random.default_rng(3).standard_normal(n, np.float32) * np.float32(44)
-    return np.clip(np.rint(values) + np.float32(128), 0, 255).astype(np.uint8)
+    clipped: Array = np.clip(np.rint(values) + np.float32(128), 0, 255)
+    return clipped.astype(np.uint8)
 
 
 def to_bf16_bits(weights: Array) -> NDArray[np.uint16]:

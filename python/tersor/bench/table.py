@@ -1,4 +1,4 @@
-"""A result as tables for people, in rich where it is installed wide enough, one table a case."""
+"""A result as tables for people, one a case."""
 
 from __future__ import annotations
 
@@ -38,6 +38,11 @@ def show(result: dict[str, Any], file: TextIO) -> None:
         for row in rows:
             table.add_row(row["impl"], *_cells(row), style="bold" if row["ours"] else None)
         console.print(table)
+        for row in rows:
+            if row["decode_scaling"] is not None:
+                console.print(
+                    f"{row['impl']}: encode x {row['encode_scaling']:.2f}, decode x {row['decode_scaling']:.2f} of one"
+                )
         ours = next((row for row in rows if row["best_peer"]), None)
         if ours is not None:
             console.print(
