@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tersor.bench import command, entropy, harness, hull, lossless, native, selection
+from tersor.bench import command, entropy, harness, hull, lossless, native, ratios, selection
 from tersor.bench.harness import AbsentError, Case, Codec, WrongBytesError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -113,22 +113,19 @@ def test_settings_surround_every_call():
     assert not state["held"]
 
 
-def row(
-    impl: str, *, ours: bool = False, stored: int, encode: float, decode: float, into: float | None = None
-) -> harness.Row:
+def row(impl: str, *, ours: bool = False, stored: int, **samples: list[float]) -> ratios.Row:
     made = {"impl": impl, "ours": ours, "bytes_in": 1000, "bytes_out": stored, "bits_per_element": stored / 125}
-    made |= {"encode_gbps": encode, "decode_gbps": decode, "threads": 1}
-    return made if into is None else made | {"decode_into_gbps": into}
+    return made | {"threads": 1, "options": {}, "samples_gbps": samples}
 
 
 def test_ratios_take_the_best_peer_that_does_the_same_job():
     rows = [
-        row("tersor", ours=True, stored=650, encode=2.0, decode=6.0, into=12.0),
-        row("small", stored=660, encode=0.1, decode=0.5, into=0.6),
-        row("quick", stored=665, encode=0.5, decode=3.0),
-        row("lazy", stored=999, encode=9.0, decode=50.0, into=60.0),  # saves nothing: no rival
+        row("tersor", ours=True, stored=650, encode=[2.0], decode=[6.0], decode_into=[12.0]),
+        row("small", stored=660, encode=[0.1], decode=[0.5], decode_into=[0.6]),
+        row("quick", stored=665, encode=[0.5], decode=[3.0]),
+        row("lazy", stored=999, encode=[9.0], decode=[50.0], decode_into=[60.0]),  # saves nothing: no rival
     ]
-    harness.compare(rows)
+    ratios.compare(rows)
     ours, *peers = rows
     assert (ours["best_peer"], ours["best_encode_peer"], ours["smallest_peer"]) == ("quick", "quick", "small")
     assert (ours["encode_ratio"], ours["decode_ratio"], ours["decode_into_ratio"]) == (4.0, 2.0, 4.0)
@@ -136,14 +133,17 @@ def test_ratios_take_the_best_peer_that_does_the_same_job():
     assert all(peer["best_peer"] is None and peer["encode_ratio"] is None for peer in peers)
 
 
+def test_a_ratio_is_formed_round_by_round():
+    ours = row("tersor", ours=True, stored=650, encode=[2.0, 1.0, 1.1], decode=[6.0, 3.0, 3.0])
+    peer = row("peer", stored=660, encode=[1.0, 0.5, 0.5], decode=[2.0, 1.0])  # the machine slowed down after round 1
+    ratios.compare([ours, peer])
+    assert (ours["encode_ratio"], ours["decode_ratio"]) == (2.0, 3.0)
+
+
 def test_threads_are_compared_with_the_same_coder_on_one():
-    one, two = (
-        row("tersor", ours=True, stored=650, encode=1.0, decode=5.0),
-        row("x", ours=True, stored=650, encode=1.9, decode=9.0),
-    )
-    one |= {"options": {"level": 4}}
-    two |= {"options": {"level": 4}, "threads": 2}
-    harness.scale([two, one])
+    one = row("tersor", ours=True, stored=650, encode=[1.0], decode=[5.0])
+    two = row("tersor, 2 threads", ours=True, stored=650, encode=[1.9], decode=[9.0]) | {"threads": 2}
+    ratios.scale([two, one])
     assert (two["encode_scaling"], two["decode_scaling"]) == (1.9, 1.8)
     assert one["encode_scaling"] is None
 

@@ -16,13 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from tersor.bench import hull
+from tersor.bench import hull, ratios
 
 Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 Row = dict[str, Any]
 
-# A peer enters the ratios when it does the same job: one that hardly compresses is a slow memcpy, not a rival.
-SAME_JOB = 0.8  # of the bytes that the best peer saves
 LEAST_SAMPLE_S = 0.004  # shorter calls are repeated: the clock and the call itself would show
 ENOUGH_S = 6.0  # a codec that has used so much time on one operation has been measured
 
@@ -75,19 +73,9 @@ class Timing:
 
     seconds: list[float] = field(default_factory=list)
 
-    @property
-    def median(self) -> float:
-        return float(np.median(self.seconds))
-
-    @property
-    def best(self) -> float:
-        return min(self.seconds)
-
-    @property
-    def spread(self) -> float:
-        """Interquartile range as a share of the median."""
-        low, high = np.percentile(self.seconds, [25, 75])
-        return float((high - low) / self.median)
+    def rates(self, raw_bytes: int) -> list[float]:
+        """GB/s of each round."""
+        return [raw_bytes / seconds / 1e9 for seconds in self.seconds]
 
 
 def as_bytes(value: Any) -> Bytes:
@@ -144,7 +132,9 @@ class _Run:
     def warm(self) -> None:
         with self.codec.setting():
             for operation in self.timings:
-                once = min(self._call(operation) for _ in range(2))
+                once = self._call(operation)
+                if once < ENOUGH_S / 10:
+                    once = min(once, self._call(operation))
                 self.repeats[operation] = max(1, round(LEAST_SAMPLE_S / max(once, 1e-9)))
 
     def sample(self) -> None:
@@ -162,21 +152,21 @@ class _Ceiling:
     def __init__(self, data: np.ndarray[Any, Any]):
         self.source = as_bytes(data)
         self.target = self.source.copy()
-        self.given, self.fresh = Timing(), Timing()
+        self.timings = {"given": Timing(), "fresh": Timing()}
 
     def sample(self) -> None:
         repeats = max(1, int(LEAST_SAMPLE_S * 8e9 / self.source.size))
         start = time.perf_counter()
         for _ in range(repeats):
             np.copyto(self.target, self.source)
-        self.given.seconds.append((time.perf_counter() - start) / repeats)
+        self.timings["given"].seconds.append((time.perf_counter() - start) / repeats)
         elapsed = 0.0
         for _ in range(repeats):
             start = time.perf_counter()
             copy = self.source.copy()
             elapsed += time.perf_counter() - start
             del copy
-        self.fresh.seconds.append(elapsed / repeats)
+        self.timings["fresh"].seconds.append(elapsed / repeats)
 
 
 def measure(case: Case, codecs: Sequence[Codec], *, rounds: int) -> list[Row]:
@@ -203,8 +193,8 @@ def measure(case: Case, codecs: Sequence[Codec], *, rounds: int) -> list[Row]:
         if collecting:
             gc.enable()
     rows = [_row(case, run, ceiling) for run in runs]
-    compare(rows)
-    scale(rows)
+    ratios.compare(rows)
+    ratios.scale(rows)
     hull.mark(rows)
     return rows
 
@@ -229,65 +219,20 @@ def _row(case: Case, run: _Run, ceiling: _Ceiling) -> Row:
     if case.floor_bits and codec.limit_bytes is None:
         row["over_floor_percent"] = round(100 * (bits / case.floor_bits - 1), 3)
     names = dict(zip(case.policies, ("decode", "decode_into"), strict=False))
-    for operation, timing in run.timings.items():
-        name = names.get(operation, operation)
-        row[f"{name}_gbps"] = round(raw / timing.median / 1e9, 4)
-        row[f"{name}_best_gbps"] = round(raw / timing.best / 1e9, 4)
-        row[f"{name}_spread"] = round(timing.spread, 4)
-    row["rounds"] = len(run.timings["encode"].seconds)
+    samples = {names.get(operation, operation): timing.rates(raw) for operation, timing in run.timings.items()}
+    for name, rates in samples.items():
+        low, median, high = np.percentile(rates, [25, 50, 75])
+        row[f"{name}_gbps"] = round(float(median), 4)
+        row[f"{name}_best_gbps"] = round(max(rates), 4)
+        row[f"{name}_spread"] = round(float((high - low) / median), 4)
+    row["rounds"] = len(samples["encode"])
     row["output"] = run.policies[0] if run.policies else None
-    first = ceiling.given if case.policies[0] == "given" else ceiling.fresh
-    row["ceiling"] = "memcpy of the raw bytes, one core, " + (
-        "warm target" if case.policies[0] == "given" else "fresh target"
-    )
-    row["ceiling_gbps"] = round(ceiling.source.size / first.median / 1e9, 3)
-    row["warm_ceiling_gbps"] = round(ceiling.source.size / ceiling.given.median / 1e9, 3)
-    decode = row.get("decode_gbps")
-    row["share_of_ceiling"] = None if decode is None else round(decode / row["ceiling_gbps"], 4)
+    policy = case.policies[0]
+    memcpy = ceiling.timings[policy].rates(ceiling.source.size)
+    target = "warm" if policy == "given" else "fresh"
+    row["ceiling"] = f"memcpy of the raw bytes, one core, {target} target"
+    row["ceiling_gbps"] = round(float(np.median(memcpy)), 3)
+    row["warm_ceiling_gbps"] = round(float(np.median(ceiling.timings["given"].rates(ceiling.source.size))), 3)
+    row["share_of_ceiling"] = ratios.ratio(samples["decode"], memcpy) if "decode" in samples else None
+    row["samples_gbps"] = {name: [round(rate, 4) for rate in rates] for name, rates in samples.items()}
     return row
-
-
-def compare(rows: list[Row]) -> None:
-    """Fill in the ratios of our rows to the best comparable peer of the same case.
-
-    best_peer is the fastest decoder among the peers that save at least four fifths of what the best peer saves,
-    best_encode_peer the fastest encoder among them, smallest_peer the smallest of all. A peer that cannot decode into a
-    given buffer stands with its fresh decode beside our decode_into.
-    """
-    peers = [row for row in rows if not row["ours"]]
-    most_saved = max((_saved(row) for row in peers), default=0.0)
-    rivals = [row for row in peers if _saved(row) >= SAME_JOB * most_saved]
-    for row in rows:
-        row.update(best_peer=None, best_encode_peer=None, smallest_peer=None)
-        row.update(encode_ratio=None, decode_ratio=None, decode_into_ratio=None, size_ratio=None)
-        if not row["ours"] or not rivals:
-            continue
-        decoder = max(rivals, key=_decode_speed)
-        encoder = max(rivals, key=lambda rival: float(rival["encode_gbps"]))
-        least = min(peers, key=lambda rival: float(rival["bits_per_element"]))
-        row.update(best_peer=decoder["impl"], best_encode_peer=encoder["impl"], smallest_peer=least["impl"])
-        row["encode_ratio"] = round(row["encode_gbps"] / encoder["encode_gbps"], 3)
-        row["size_ratio"] = round(row["bits_per_element"] / least["bits_per_element"], 5)
-        if "decode_gbps" in row:
-            row["decode_ratio"] = round(row["decode_gbps"] / _decode_speed(decoder), 3)
-        if "decode_into_gbps" in row:
-            into = max(float(rival.get("decode_into_gbps", 0)) or _decode_speed(rival) for rival in rivals)
-            row["decode_into_ratio"] = round(row["decode_into_gbps"] / into, 3)
-
-
-def scale(rows: list[Row]) -> None:
-    """Set encode_scaling and decode_scaling of rows with several threads: times the same coder's row with one."""
-    for row in rows:
-        row.update(encode_scaling=None, decode_scaling=None)
-        alone = next((one for one in rows if one["threads"] == 1 and one["options"] == row["options"]), None)
-        if row["threads"] > 1 and row["ours"] and alone is not None:
-            row["encode_scaling"] = round(row["encode_gbps"] / alone["encode_gbps"], 3)
-            row["decode_scaling"] = round(_decode_speed(row) / _decode_speed(alone), 3)
-
-
-def _saved(row: Row) -> float:
-    return 1 - float(row["bytes_out"]) / float(row["bytes_in"])
-
-
-def _decode_speed(row: Row) -> float:
-    return float(row.get("decode_gbps") or row["decode_into_gbps"])
