@@ -1,0 +1,24 @@
+// tersor-dec: a .tsr back to the file it was made from, or its verification, without Python.
+#include "bin/door.h"
+
+namespace {
+
+constexpr tersor::bin::Door kDoor = {
+    "tersor-dec",
+    "usage: tersor-dec [-T threads] [-f] IN OUT\n"
+    "       tersor-dec [-T threads] --verify IN\n"
+    "Restores OUT from IN, a .tsr; - is standard input or output. --verify checks every chunk and every hash.\n"
+    "  -T threads  default: all that this process may use\n"
+    "  -f          overwrite OUT\n"
+    "  -h -V       this help, the version\n"
+    "Exit codes: 0 done, 1 data or environment, 2 usage, 130 interrupted.\n",
+    false, true};
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  return tersor::bin::run(kDoor, argc, argv, [](const tersor::bin::Arguments& arguments) {
+    if (arguments.verify) tersor::checkpoint::verify_file(arguments.names[0], arguments.options);
+    else tersor::checkpoint::decompress_file(arguments.names[0], arguments.names[1], arguments.options);
+  });
+}

@@ -1,0 +1,30 @@
+// Entries to a .tsr: ties found, chunks coded and hashed by all threads, written in order.
+#pragma once
+#include <span>
+#include <string>
+#include <vector>
+
+#include "checkpoint/checkpoint.h"
+#include "checkpoint/pace.h"
+#include "container/writer.h"
+
+namespace tersor::checkpoint {
+
+struct Source {
+  std::string name;
+  container::Kind kind;
+  DType dtype;
+  Shape shape;
+  std::span<const uint8_t> data;
+};
+
+// sink_blocks: the sink may wait for a reader, so only the calling thread writes to it.
+Summary pack(container::Sink& sink, bool sink_blocks, container::Origin origin, std::span<const Source> sources,
+             const Metadata& metadata, const Options& options, Pace& pace);
+
+// Sets same_as where two tensors are equal, and the hash of every tensor whose bytes had to be hashed for that.
+// hashed[i]: whether entries[i].hash is set.
+void find_ties(std::span<const Source> sources, std::span<Entry> entries, std::vector<uint8_t>& hashed, int threads,
+               Pace& pace);
+
+}  // namespace tersor::checkpoint

@@ -1,0 +1,102 @@
+#include <algorithm>
+#include <cstring>
+#include <optional>
+
+#include "checkpoint/checkpoint.h"
+#include "checkpoint/decode.h"
+#include "checkpoint/files.h"
+#include "container/reader.h"
+#include "core/arena.h"
+#include "core/error.h"
+#include "core/pool.h"
+
+namespace tersor::checkpoint {
+
+struct TensorFile::State {
+  explicit State(std::span<const uint8_t> bytes) : reader(bytes) {}
+  explicit State(InputFile&& input) : mapped(std::move(input)), reader(mapped->bytes()) {}
+  std::optional<InputFile> mapped;
+  container::Reader reader;
+};
+
+namespace {
+
+// A part of one chunk that somebody wants.
+struct Part {
+  size_t entry, chunk;
+  size_t skip;              // raw bytes of the chunk before it
+  size_t chunk_raw_bytes;
+  std::span<uint8_t> out;
+};
+
+void read_part(const container::Reader& reader, const Part& part) {
+  if (part.out.size() == part.chunk_raw_bytes) {
+    decode_piece(reader, part.entry, part.chunk, part.out);
+    return;
+  }
+  ScratchFrame frame;
+  const auto raw = frame.bytes(part.chunk_raw_bytes);
+  decode_piece(reader, part.entry, part.chunk, raw);
+  std::memcpy(part.out.data(), raw.data() + part.skip, part.out.size());
+}
+
+}  // namespace
+
+TensorFile TensorFile::open(const std::string& path) {
+  Pace pace(nullptr, 0);
+  return TensorFile(std::make_shared<const State>(InputFile::open(path, pace)));
+}
+
+TensorFile TensorFile::view(std::span<const uint8_t> bytes) { return TensorFile(std::make_shared<const State>(bytes)); }
+
+const std::vector<Entry>& TensorFile::entries() const noexcept { return state_->reader.index().entries; }
+const Metadata& TensorFile::metadata() const noexcept { return state_->reader.index().metadata; }
+Hash128 TensorFile::hash() const noexcept { return state_->reader.index().hash; }
+int TensorFile::version() const noexcept { return state_->reader.version(); }
+std::string TensorFile::origin() const { return std::string(container::origin_name(state_->reader.index().origin)); }
+uint64_t TensorFile::stored_bytes(size_t entry) const noexcept { return entries()[entry].stored_bytes(); }
+
+void TensorFile::read(size_t entry, std::span<uint8_t> out, int threads) const {
+  TERSOR_REQUIRE(entry < entries().size(), Code::bad_call, "entry ", entry, " of ", entries().size());
+  TERSOR_REQUIRE(out.size() == entries()[entry].raw_bytes, Code::bad_call, entries()[entry].title(), " has ",
+                 entries()[entry].raw_bytes, " bytes, the output has ", out.size());
+  read_range(entry, 0, out, threads);
+}
+
+void TensorFile::read_range(size_t entry, uint64_t begin, std::span<uint8_t> out, int threads) const {
+  const Request request{entry, begin, out};
+  read_all({&request, 1}, threads);
+}
+
+void TensorFile::read_all(std::span<const Request> requests, int threads) const {
+  std::vector<Part> parts;
+  for (const Request& request : requests) {
+    TERSOR_REQUIRE(request.entry < entries().size(), Code::bad_call, "entry ", request.entry, " of ", entries().size());
+    const Entry& entry = entries()[request.entry];
+    uint64_t begin = request.begin;
+    auto out = request.out;
+    TERSOR_REQUIRE(begin <= entry.raw_bytes && out.size() <= entry.raw_bytes - begin, Code::bad_call, entry.title(), " has ",
+                   entry.raw_bytes, " bytes, ", out.size(), " from byte ", begin, " on were asked");
+    while (!out.empty()) {
+      const auto chunk = size_t(begin / container::kChunkRawBytes);
+      const auto skip = size_t(begin % container::kChunkRawBytes);
+      const size_t chunk_raw_bytes = container::chunk_raw_bytes(entry.raw_bytes, chunk);
+      const size_t taken = std::min(out.size(), chunk_raw_bytes - skip);
+      parts.push_back({request.entry, chunk, skip, chunk_raw_bytes, out.first(taken)});
+      begin += taken;
+      out = out.subspan(taken);
+    }
+  }
+  // Small parts are taken many at once.
+  const size_t average = parts.empty() ? 1 : 1 + [&] {
+    uint64_t sum = 0;
+    for (const Part& part : parts) sum += part.chunk_raw_bytes;
+    return size_t(sum / parts.size());
+  }();
+  const size_t grain = std::clamp<size_t>(lossless::kChunkBytes / 4 / average, 1, 1024);
+  parallel_for(parts.size(), grain, threads, [&](size_t first, size_t last) {
+    for (size_t i = first; i < last; ++i) read_part(state_->reader, parts[i]);
+  });
+}
+
+}  // namespace tersor::checkpoint

@@ -1,0 +1,217 @@
+// .tsr files back to what they were made from, and their verification.
+#include <memory>
+
+#include "checkpoint/decode.h"
+#include "checkpoint/files.h"
+#include "checkpoint/safetensors.h"
+#include "container/reader.h"
+#include "core/arena.h"
+#include "core/bits.h"
+#include "core/pool.h"
+
+namespace tersor::checkpoint {
+namespace {
+
+using container::Origin;
+using container::Reader;
+
+// Tensors that came from no file get the header that safetensors' own writer would give them.
+std::vector<uint8_t> made_header(const container::Index& index) {
+  if (index.origin != Origin::tensors && index.origin != Origin::array) return {};
+  return safetensors_header(index.entries, index.metadata);
+}
+
+uint64_t raw_sum(const container::Index& index) {
+  uint64_t sum = 0;
+  for (const Entry& entry : index.entries) sum = checked_add(sum, entry.raw_bytes, "raw bytes of all entries");
+  return sum;
+}
+
+Summary summary_of(const Reader& reader, uint64_t raw_bytes) {
+  return {raw_bytes, reader.file_bytes(), reader.index().hash, std::string(container::origin_name(reader.index().origin))};
+}
+
+// Every thread writes what it has decoded: the file system sorts it out.
+void decode_anywhere(const Reader& reader, OutputFile& output, uint64_t offset, int threads, Pace& pace) {
+  Batches batches(reader.index().entries, true, threads);
+  Batch batch;
+  std::vector<uint64_t> offsets;
+  while (batches.next(batch)) {
+    offsets.clear();
+    for (const Job& job : batch.jobs) {
+      offsets.push_back(offset);
+      offset += job.raw_bytes;
+    }
+    parallel_for(batch.jobs.size(), 1, threads, [&](size_t begin, size_t end) {
+      for (size_t i = begin; i < end; ++i) {
+        ScratchFrame frame;
+        const auto raw = frame.bytes(batch.jobs[i].raw_bytes);
+        decode_job(reader, batch, batch.jobs[i], raw);
+        output.write_at(offsets[i], raw);
+        pace.add(raw.size());
+      }
+    });
+  }
+}
+
+// A batch decoded to memory.
+struct DecodedBatch : Batch {
+  std::vector<size_t> offsets;  // of each job
+  std::unique_ptr<uint8_t[]> buffer;
+  size_t room = 0;
+
+  void make_room() {
+    if (raw_bytes > room) buffer = std::make_unique_for_overwrite<uint8_t[]>(room = raw_bytes);
+    offsets.clear();
+    size_t offset = 0;
+    for (const Job& job : jobs) {
+      offsets.push_back(offset);
+      offset += job.raw_bytes;
+    }
+  }
+  std::span<uint8_t> of(size_t job) { return {buffer.get() + offsets[job], jobs[job].raw_bytes}; }
+};
+
+void decode_in_order(const Reader& reader, container::Sink& sink, int threads, Pace& pace) {
+  Batches batches(reader.index().entries, true, threads);
+  DecodedBatch batch;
+  while (batches.next(batch)) {
+    batch.make_room();
+    parallel_for(batch.jobs.size(), 1, threads, [&](size_t begin, size_t end) {
+      for (size_t i = begin; i < end; ++i) {
+        decode_job(reader, batch, batch.jobs[i], batch.of(i));
+        pace.add(batch.jobs[i].raw_bytes);
+      }
+    });
+    sink.write({batch.buffer.get(), batch.raw_bytes});
+  }
+}
+
+// Decodes batch after batch; a tensor of several chunks is hashed front to back by one thread, one batch behind the
+// decoding, so that no thread waits for another.
+class Verifier {
+ public:
+  Verifier(const Reader& reader, int threads, Pace& pace) : reader_(reader), threads_(threads), pace_(pace) {}
+
+  void run() {
+    const auto& entries = reader_.index().entries;
+    for (const Entry& entry : entries)
+      if (entry.raw_bytes == 0) check(entry, hash128({}));
+    Batches batches(entries, false, threads_);
+    DecodedBatch batch, previous;
+    while (batches.next(batch) || !previous.empty()) {
+      batch.make_room();
+      parallel_for(1 + batch.jobs.size(), 1, threads_, [&](size_t begin, size_t end) {
+        for (size_t task = begin; task < end; ++task) {
+          if (task == 0) hash_long(previous);
+          else decode(batch, task - 1);
+        }
+      });
+      std::swap(batch, previous);
+    }
+    const Hash128 content = container::content_hash(reader_.index().origin, entries);
+    TERSOR_REQUIRE(content == reader_.index().hash, Code::bad_data, "the content hash is ", content.hex(), ", the index says ",
+                   reader_.index().hash.hex());
+  }
+
+ private:
+  void check(const Entry& entry, const Hash128& found) const {
+    TERSOR_REQUIRE(found == entry.hash, Code::bad_data, entry.title(), " has hash ", found.hex(), ", the index says ",
+                   entry.hash.hex());
+  }
+
+  void decode(DecodedBatch& batch, size_t number) const {
+    const Job& job = batch.jobs[number];
+    auto raw = batch.of(number);
+    decode_job(reader_, batch, job, raw);
+    for (size_t i = job.first; i < job.first + job.count; ++i) {
+      const Piece& piece = batch.pieces[i];
+      const Entry& entry = reader_.index().entries[piece.entry];
+      if (entry.raw_bytes == piece.raw_bytes) check(entry, hash128(raw.first(piece.raw_bytes)));
+      raw = raw.subspan(piece.raw_bytes);
+    }
+    pace_.add(job.raw_bytes);
+  }
+
+  void hash_long(DecodedBatch& batch) {
+    const uint8_t* at = batch.buffer.get();
+    for (const Piece& piece : batch.pieces) {
+      const Entry& entry = reader_.index().entries[piece.entry];
+      if (entry.raw_bytes > piece.raw_bytes) {
+        if (piece.chunk == 0) stream_ = HashStream();
+        stream_.update({at, piece.raw_bytes});
+        if (piece.chunk + 1 == entry.chunks.size()) check(entry, stream_.finish());
+      }
+      at += piece.raw_bytes;
+    }
+  }
+
+  const Reader& reader_;
+  const int threads_;
+  Pace& pace_;
+  HashStream stream_;
+};
+
+// The header that travels as bytes must describe the tensors that travel beside it.
+void check_header(const Reader& reader) {
+  const auto& index = reader.index();
+  if (index.origin != Origin::safetensors) return;
+  const Entry& header = index.entries[0];
+  std::vector<uint8_t> bytes(size_t(header.raw_bytes));
+  for (size_t i = 0; i < header.chunks.size(); ++i) {
+    decode_piece(reader, 0, i, std::span(bytes).subspan(i * lossless::kChunkBytes, container::chunk_raw_bytes(bytes.size(), i)));
+  }
+  const auto file = parse_safetensors(bytes, raw_sum(index));
+  bool same = file && file->header_bytes == bytes.size() && file->metadata == index.metadata &&
+              file->tensors.size() + 1 == index.entries.size();
+  for (size_t i = 0; same && i < file->tensors.size(); ++i) {
+    const auto& tensor = file->tensors[i];
+    const Entry& entry = index.entries[i + 1];
+    same = tensor.name == entry.name && tensor.dtype == entry.dtype && tensor.shape == entry.shape;
+  }
+  TERSOR_REQUIRE(same, Code::bad_data, "the kept .safetensors header does not describe the tensors of the index");
+}
+
+}  // namespace
+
+Summary decompress_file(const std::string& in, const std::string& out, const Options& options) {
+  Pace reading(options.progress, 0);
+  const InputFile input = InputFile::open(in, reading);
+  const Reader reader(input.bytes());
+  const auto header = made_header(reader.index());
+  const uint64_t raw_bytes = raw_sum(reader.index());
+  Pace pace(options.progress, raw_bytes);
+  OutputFile output(out, &input, options, pace);
+  input.expect_sequential();
+  output.write(header);
+  if (output.seekable()) decode_anywhere(reader, output, header.size(), options.threads, pace);
+  else decode_in_order(reader, output, options.threads, pace);
+  output.commit();
+  return summary_of(reader, raw_bytes + header.size());
+}
+
+Summary verify_file(const std::string& in, const Options& options) {
+  Pace reading(options.progress, 0);
+  const InputFile input = InputFile::open(in, reading);
+  input.expect_sequential();
+  const Reader reader(input.bytes());
+  const uint64_t raw_bytes = raw_sum(reader.index());
+  Pace pace(options.progress, raw_bytes);
+  check_header(reader);
+  Verifier(reader, options.threads, pace).run();
+  return summary_of(reader, raw_bytes);
+}
+
+std::string restored_name(const std::string& in) {
+  constexpr std::string_view kEnding = ".tsr", kTensors = ".safetensors";
+  TERSOR_REQUIRE(in.size() > kEnding.size() && in.ends_with(kEnding) && in[in.size() - kEnding.size() - 1] != '/',
+                 Code::bad_call, "\"", in, "\" does not end in .tsr: the output's name must be given");
+  std::string name = in.substr(0, in.size() - kEnding.size());
+  Pace pace(nullptr, 0);
+  const InputFile input = InputFile::open(in, pace);
+  const Origin origin = Reader(input.bytes()).index().origin;
+  if ((origin == Origin::tensors || origin == Origin::array) && !name.ends_with(kTensors)) name += kTensors;
+  return name;
+}
+
+}  // namespace tersor::checkpoint
