@@ -18,6 +18,14 @@ extern "C" void leave(int signal) {
   ::_exit(128 + signal);
 }
 
+// The mapped input lost bytes under our hands: somebody cut the file, or the disk fails.
+extern "C" void input_is_gone(int) {
+  checkpoint::remove_temporaries();
+  constexpr char kText[] = "the input can no longer be read: it was cut short, or its disk fails\n";
+  [[maybe_unused]] const auto written = ::write(STDERR_FILENO, kText, sizeof kText - 1);
+  ::_exit(1);
+}
+
 void install_handlers() {
   struct sigaction action{};
   action.sa_handler = leave;
@@ -27,6 +35,8 @@ void install_handlers() {
     // nohup and shells' background jobs ignore some: that stays.
     if (::sigaction(signal, nullptr, &before) == 0 && before.sa_handler != SIG_IGN) ::sigaction(signal, &action, nullptr);
   }
+  action.sa_handler = input_is_gone;
+  ::sigaction(SIGBUS, &action, nullptr);
   // A closed pipe and a file-size limit are errors of the call, which cleans up, and not the end.
   ::signal(SIGPIPE, SIG_IGN);
   ::signal(SIGXFSZ, SIG_IGN);
@@ -92,8 +102,7 @@ int run(const Door& door, int argc, char** argv, const std::function<void(const 
     work(parse(door, argc, argv));
     return 0;
   } catch (const Usage& usage) {
-    std::fprintf(stderr, "%s: %s\n%s", door.name, usage.text.c_str(), door.usage);
-    return 2;
+    return report(door, usage.text + " (-h says how)", 2);
   } catch (const Error& error) {
     const bool usage = error.code() == Code::bad_call || error.code() == Code::bad_type;
     return report(door, error.what(), usage ? 2 : error.code() == Code::interrupted ? 130 : 1);

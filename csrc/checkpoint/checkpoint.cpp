@@ -60,7 +60,7 @@ Summary compress_file(const std::string& in, const std::string& out, const Optio
   const std::vector<Source> sources =
       file ? sources_of(*file, input.bytes()) : std::vector<Source>{{"", Kind::bytes, DType::U8, {}, input.bytes()}};
   if (!file) input.expect_sequential();
-  const Summary summary = pack(output, !output.seekable(), file ? Origin::safetensors : Origin::file, sources,
+  const Summary summary = pack(output, output.blocks(), file ? Origin::safetensors : Origin::file, sources,
                                file ? file->metadata : Metadata{}, options, pace);
   output.commit();
   return summary;
@@ -71,7 +71,7 @@ Summary save_tensors(const std::string& out, std::span<const TensorView> tensors
   const auto sources = sources_of(tensors);
   Pace pace(options.progress, raw_sum(sources));
   OutputFile output(out, nullptr, options, pace);
-  const Summary summary = pack(output, !output.seekable(), Origin::tensors, sources, metadata, options, pace);
+  const Summary summary = pack(output, output.blocks(), Origin::tensors, sources, metadata, options, pace);
   output.commit();
   return summary;
 }

@@ -19,10 +19,6 @@
 namespace tersor::checkpoint {
 namespace {
 
-std::string quoted(const std::string& path) {
-  return path == "-" ? "standard input" : "\"" + path + "\"";
-}
-
 std::string folder_of(const std::string& path) {
   const size_t slash = path.rfind('/');
   return slash == std::string::npos ? "." : slash == 0 ? "/" : path.substr(0, slash);
@@ -50,6 +46,8 @@ FileDescriptor spooled(int from, Pace& pace) {
 }
 
 }  // namespace
+
+std::string quoted(const std::string& path) { return path == "-" ? "standard input" : "\"" + path + "\""; }
 
 FileDescriptor::FileDescriptor(FileDescriptor&& other) noexcept : number_(std::exchange(other.number_, -1)) {}
 
@@ -98,7 +96,9 @@ OutputFile::OutputFile(const std::string& path, const InputFile* input, const Op
     TERSOR_REQUIRE(force_ || !::isatty(STDOUT_FILENO), Code::environment,
                    "standard output is a terminal: binary data is not written there");
     file_ = FileDescriptor(::fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 3));
-    if (file_.number() < 0) fail_errno("cannot write to standard output");
+    struct stat there;
+    if (file_.number() < 0 || ::fstat(file_.number(), &there) != 0) fail_errno("cannot write to standard output");
+    blocks_ = !S_ISREG(there.st_mode);
     return;
   }
   TERSOR_REQUIRE(!path.empty(), Code::environment, "the output's name is empty");
@@ -113,12 +113,17 @@ OutputFile::OutputFile(const std::string& path, const InputFile* input, const Op
     TERSOR_REQUIRE(!input || there.st_dev != input->status().st_dev || there.st_ino != input->status().st_ino,
                    Code::environment, "\"", path, "\" is the input, too: another output is needed");
     TERSOR_REQUIRE(force_, Code::environment, "\"", path, "\" exists; -f (force) overwrites it");
+    // A link keeps pointing where it points: the file there is replaced.
+    if (char* const target = ::realpath(path.c_str(), nullptr)) {
+      path_ = target;
+      std::free(target);
+    }
   }
   const bool keep = input && options.keep_mode && S_ISREG(input->status().st_mode);
   if (keep) mode_ = input->status().st_mode & 0777;
   static std::atomic<unsigned> counter{0};
   for (int attempt = 0; file_.number() < 0; ++attempt) {
-    temporary_ = Temporary(folder_of(path) + "/.tersor-" + std::to_string(::getpid()) + "-" + std::to_string(counter++) + ".tmp");
+    temporary_ = Temporary(folder_of(path_) + "/.tersor-" + std::to_string(::getpid()) + "-" + std::to_string(counter++) + ".tmp");
     // Until the mode is set, nobody reads what the input's mode might forbid.
     file_ = FileDescriptor(::open(temporary_.path().c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, keep ? 0600 : 0666));
     if (file_.number() >= 0) break;
@@ -127,7 +132,8 @@ OutputFile::OutputFile(const std::string& path, const InputFile* input, const Op
     errno = number;
     if (errno != EEXIST || attempt == 100) fail_errno("cannot write into the folder of \"" + path + "\"");
   }
-  seekable_ = regular_ = true;
+  seekable_ = true;
+  blocks_ = false;
 }
 
 void OutputFile::fail_write() const {
@@ -159,7 +165,7 @@ void OutputFile::write_at(uint64_t offset, std::span<const uint8_t> bytes) {
 }
 
 void OutputFile::commit() {
-  if (!regular_) return;
+  if (!seekable_) return;
   if (mode_ && ::fchmod(file_.number(), *mode_) != 0) fail_errno("cannot set the mode of \"" + path_ + "\"");
   if (::fsync(file_.number()) != 0) fail_write();
   const char* const from = temporary_.path().c_str();

@@ -9,8 +9,22 @@
 #include "checkpoint/pace.h"
 #include "checkpoint/temporaries.h"
 #include "container/writer.h"
+#include "core/error.h"
 
 namespace tersor::checkpoint {
+
+std::string quoted(const std::string& path);  // as errors call it
+
+// Runs f; what it finds wrong with the data is said of the file at `path`.
+template <class F>
+auto naming(const std::string& path, F&& f) {
+  try {
+    return f();
+  } catch (const Error& error) {
+    if (error.code() != Code::bad_data) throw;
+    throw Error(Code::bad_data, quoted(path) + ": " + error.what());
+  }
+}
 
 class FileDescriptor {
  public:
@@ -48,8 +62,9 @@ class OutputFile final : public container::Sink {
   // output. input: the file that must not be overwritten and whose mode is kept, if there is one.
   OutputFile(const std::string& path, const InputFile* input, const Options& options, Pace& pace);
 
-  // false for a pipe: it may block, so it is written on the calling thread, front to back.
   bool seekable() const noexcept { return seekable_; }
+  // A pipe waits for its reader: only the calling thread, which a signal can wake, writes to it.
+  bool blocks() const noexcept { return blocks_; }
   void write(std::span<const uint8_t> bytes) override;
   void write_at(uint64_t offset, std::span<const uint8_t> bytes);  // any thread; seekable outputs only
   void commit();  // synced, renamed, the folder synced
@@ -60,7 +75,7 @@ class OutputFile final : public container::Sink {
   FileDescriptor file_;
   Temporary temporary_;
   std::optional<mode_t> mode_;
-  bool force_, seekable_ = false, regular_ = false;
+  bool force_, seekable_ = false, blocks_ = true;
   uint64_t written_ = 0;
   Pace& pace_;
 };

@@ -10,8 +10,6 @@
 namespace tersor::checkpoint {
 namespace {
 
-constexpr uint64_t kMostHeaderBytes = 100'000'000;  // the format's own limit
-
 bool read_metadata(JsonReader& json, container::Metadata& metadata) {
   if (!json.take('{')) return false;
   if (json.take('}')) return true;
@@ -113,7 +111,7 @@ int order_of(DType dtype) noexcept {
 std::optional<Safetensors> parse_safetensors(std::span<const uint8_t> front, uint64_t file_bytes) {
   if (front.size() < 8) return std::nullopt;
   const auto length = load_le<uint64_t>(front.data());
-  if (length > kMostHeaderBytes || length > front.size() - 8) return std::nullopt;
+  if (length > kMostSafetensorsHeader - 8 || length > front.size() - 8) return std::nullopt;
   Safetensors file;
   file.header_bytes = 8 + length;
   if (!read_header({reinterpret_cast<const char*>(front.data()) + 8, size_t(length)}, file)) return std::nullopt;
@@ -144,6 +142,8 @@ std::vector<uint8_t> safetensors_header(std::span<const container::Entry> entrie
   }
   uint64_t at = 0;
   for (const container::Entry& entry : entries) {
+    TERSOR_REQUIRE(entry.name != kMetadataKey, Code::bad_data, "a tensor is called \"", kMetadataKey,
+                   "\", which .safetensors keeps for its metadata");
     append_json_string(json, entry.name);
     json += ":{\"dtype\":\"";
     json += dtype_name(entry.dtype);
@@ -157,8 +157,8 @@ std::vector<uint8_t> safetensors_header(std::span<const container::Entry> entrie
   if (json.back() == ',') json.pop_back();
   json += '}';
   json.resize((json.size() + 7) / 8 * 8, ' ');
-  TERSOR_REQUIRE(json.size() <= kMostHeaderBytes, Code::bad_data, "a .safetensors header of ", json.size(),
-                 " bytes is needed, at most ", kMostHeaderBytes, " are allowed");
+  TERSOR_REQUIRE(8 + json.size() <= kMostSafetensorsHeader, Code::bad_data, "a .safetensors header of ", 8 + json.size(),
+                 " bytes is needed, at most ", kMostSafetensorsHeader, " are allowed");
   std::vector<uint8_t> header(8 + json.size());
   store_le(header.data(), uint64_t(json.size()));
   std::memcpy(header.data() + 8, json.data(), json.size());

@@ -44,7 +44,7 @@ void read_part(const container::Reader& reader, const Part& part) {
 
 TensorFile TensorFile::open(const std::string& path) {
   Pace pace(nullptr, 0);
-  return TensorFile(std::make_shared<const State>(InputFile::open(path, pace)));
+  return naming(path, [&] { return TensorFile(std::make_shared<const State>(InputFile::open(path, pace))); });
 }
 
 TensorFile TensorFile::view(std::span<const uint8_t> bytes) { return TensorFile(std::make_shared<const State>(bytes)); }

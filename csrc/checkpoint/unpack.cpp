@@ -157,6 +157,8 @@ void check_header(const Reader& reader) {
   const auto& index = reader.index();
   if (index.origin != Origin::safetensors) return;
   const Entry& header = index.entries[0];
+  TERSOR_REQUIRE(header.raw_bytes <= kMostSafetensorsHeader, Code::bad_data, "the kept .safetensors header has ",
+                 header.raw_bytes, " bytes, at most ", kMostSafetensorsHeader, " are allowed");
   std::vector<uint8_t> bytes(size_t(header.raw_bytes));
   for (size_t i = 0; i < header.chunks.size(); ++i) {
     decode_piece(reader, 0, i, std::span(bytes).subspan(i * lossless::kChunkBytes, container::chunk_raw_bytes(bytes.size(), i)));
@@ -177,29 +179,33 @@ void check_header(const Reader& reader) {
 Summary decompress_file(const std::string& in, const std::string& out, const Options& options) {
   Pace reading(options.progress, 0);
   const InputFile input = InputFile::open(in, reading);
-  const Reader reader(input.bytes());
-  const auto header = made_header(reader.index());
-  const uint64_t raw_bytes = raw_sum(reader.index());
-  Pace pace(options.progress, raw_bytes);
-  OutputFile output(out, &input, options, pace);
   input.expect_sequential();
-  output.write(header);
-  if (output.seekable()) decode_anywhere(reader, output, header.size(), options.threads, pace);
-  else decode_in_order(reader, output, options.threads, pace);
-  output.commit();
-  return summary_of(reader, raw_bytes + header.size());
+  return naming(in, [&] {
+    const Reader reader(input.bytes());
+    const auto header = made_header(reader.index());
+    const uint64_t raw_bytes = raw_sum(reader.index());
+    Pace pace(options.progress, raw_bytes);
+    OutputFile output(out, &input, options, pace);
+    output.write(header);
+    if (output.seekable()) decode_anywhere(reader, output, header.size(), options.threads, pace);
+    else decode_in_order(reader, output, options.threads, pace);
+    output.commit();
+    return summary_of(reader, raw_bytes + header.size());
+  });
 }
 
 Summary verify_file(const std::string& in, const Options& options) {
   Pace reading(options.progress, 0);
   const InputFile input = InputFile::open(in, reading);
   input.expect_sequential();
-  const Reader reader(input.bytes());
-  const uint64_t raw_bytes = raw_sum(reader.index());
-  Pace pace(options.progress, raw_bytes);
-  check_header(reader);
-  Verifier(reader, options.threads, pace).run();
-  return summary_of(reader, raw_bytes);
+  return naming(in, [&] {
+    const Reader reader(input.bytes());
+    const uint64_t raw_bytes = raw_sum(reader.index());
+    Pace pace(options.progress, raw_bytes);
+    check_header(reader);
+    Verifier(reader, options.threads, pace).run();
+    return summary_of(reader, raw_bytes);
+  });
 }
 
 std::string restored_name(const std::string& in) {
@@ -209,7 +215,7 @@ std::string restored_name(const std::string& in) {
   std::string name = in.substr(0, in.size() - kEnding.size());
   Pace pace(nullptr, 0);
   const InputFile input = InputFile::open(in, pace);
-  const Origin origin = Reader(input.bytes()).index().origin;
+  const Origin origin = naming(in, [&] { return Reader(input.bytes()).index().origin; });
   if ((origin == Origin::tensors || origin == Origin::array) && !name.ends_with(kTensors)) name += kTensors;
   return name;
 }
