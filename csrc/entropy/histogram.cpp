@@ -1,0 +1,46 @@
+#include "entropy/histogram.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace tersor::entropy {
+namespace {
+
+constexpr size_t kRun = 64;
+
+struct Counters {  // four, so that equal neighbors do not wait for each other's store
+  uint32_t part[4][256] = {};
+  void add(const uint8_t* at, size_t count) noexcept {
+    for (; count >= 8; at += 8, count -= 8) {
+      uint64_t eight;
+      std::memcpy(&eight, at, 8);
+      for (int i = 0; i < 8; ++i) ++part[i % 4][eight >> (8 * i) & 255];
+    }
+    for (; count > 0; ++at, --count) ++part[0][*at];
+  }
+  void add_to(ByteCounts& counts) const noexcept {
+    for (size_t s = 0; s < 256; ++s)
+      counts[s] += uint64_t(part[0][s]) + part[1][s] + part[2][s] + part[3][s];
+  }
+};
+
+}  // namespace
+
+void count_bytes(std::span<const uint8_t> data, ByteCounts& counts) noexcept {
+  while (!data.empty()) {  // pieces whose counters cannot overflow
+    const size_t piece = std::min<size_t>(data.size(), size_t(1) << 31);
+    Counters counters;
+    counters.add(data.data(), piece);
+    counters.add_to(counts);
+    data = data.subspan(piece);
+  }
+}
+
+void sample_bytes(std::span<const uint8_t> data, size_t stride, ByteCounts& counts) noexcept {
+  if (data.size() < 64 * kRun * stride) return count_bytes(data, counts);
+  Counters counters;
+  for (size_t at = 0; at + kRun <= data.size(); at += kRun * stride) counters.add(data.data() + at, kRun);
+  counters.add_to(counts);
+}
+
+}  // namespace tersor::entropy

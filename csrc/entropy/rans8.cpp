@@ -1,0 +1,321 @@
+#include "entropy/rans8.h"
+
+#include <algorithm>
+#include <cstring>
+#include <memory>
+
+#include "core/arena.h"
+#include "core/bits.h"
+#include "core/pool.h"
+#include "entropy/bit_io.h"
+#include "entropy/escape.h"
+#include "entropy/histogram.h"
+#include "entropy/rans.h"
+#include "entropy/rans_tables.h"
+
+namespace tersor::entropy::rans8 {
+namespace {
+
+constexpr const char* kWhat = "rans8 stream";
+constexpr uint8_t kStream = 1, kVersion = 1;  // core/ids.def
+enum Flag : uint8_t { kHasTable = 1, kContiguous = 2 };
+enum Kind : uint8_t { kRaw = 0, kConstant = 1, kAlias = 2, kNames = 3 };
+constexpr int kLogChunk = 20, kLeastLogChunk = 12, kMostLogChunk = 20;
+constexpr size_t kTile = 16384;  // names decoded at a time: they stay in the L1 cache until they are symbols
+constexpr size_t kSampleStride = 8;
+
+// The tables of one stream, made once and shared by the chunks.
+struct Model {
+  std::optional<Table> table;
+  DirectAlphabet direct;
+  NameMap names{};
+  bool contiguous = false;
+};
+
+void name_symbols(const DirectAlphabet& direct, NameMap& map) {
+  map.escape = direct.escape ? uint8_t(direct.direct) : 255;
+  std::fill(std::begin(map.name_of), std::end(map.name_of), map.escape);
+  for (int name = 0; name < direct.direct; ++name) {
+    map.name_of[direct.symbol[size_t(name)]] = uint8_t(name);
+    map.symbol_of[name] = direct.symbol[size_t(name)];
+  }
+}
+
+bool constant(std::span<const uint8_t> symbols) noexcept {
+  return symbols.size() < 2 || std::memcmp(symbols.data(), symbols.data() + 1, symbols.size() - 1) == 0;
+}
+
+void put_raw(std::span<const uint8_t> symbols, std::vector<uint8_t>& out) {
+  out.assign(1, kRaw);
+  out.insert(out.end(), symbols.begin(), symbols.end());
+}
+
+// A table and its block, for what is too short or too odd for the stream's own table.
+void encode_with_table(std::span<const uint8_t> symbols, std::vector<uint8_t>& out) {
+  if (constant(symbols)) return out.push_back(kConstant), out.push_back(symbols.empty() ? 0 : symbols[0]);
+  const size_t begin = out.size();
+  ByteCounts counts{};
+  count_bytes(symbols, counts);
+  const Table table = Table::from_counts(counts);
+  ScratchFrame frame;
+  const auto tables = std::make_unique<EncodeTables>();
+  prepare_encode(table, *tables, frame.take<uint16_t>(kSlotEntries));
+  out.push_back(kAlias);
+  table.serialize(out);
+  const Run run{tables.get(), symbols.size()};
+  encode_block({&run, 1}, symbols.data(), out);
+  if (out.size() - begin <= symbols.size()) return;
+  out.resize(begin);
+  out.push_back(kRaw);
+  out.insert(out.end(), symbols.begin(), symbols.end());
+}
+
+void decode_with_table(std::span<const uint8_t> data, std::span<uint8_t> out) {
+  const uint8_t kind = ByteReader(data, kWhat).take<uint8_t>();
+  data = data.subspan(1);
+  if (kind == kConstant || kind == kRaw) {
+    const size_t needed = kind == kRaw ? out.size() : 1;
+    TERSOR_REQUIRE(data.size() == needed, Code::bad_data, kWhat, ": escapes of ", data.size(), " bytes, ", needed, " are needed");
+    if (kind == kRaw)
+      std::copy(data.begin(), data.end(), out.begin());
+    else
+      std::fill(out.begin(), out.end(), data[0]);
+    return;
+  }
+  TERSOR_REQUIRE(kind == kAlias, Code::bad_data, kWhat, ": escapes of kind ", int(kind), ", 0, 1 or 2 are allowed");
+  const Table table = Table::parse(data);
+  TERSOR_REQUIRE(!table.has_escape() && table.last() < 256 && !table.single(), Code::bad_data, kWhat,
+                 ": the escapes' table does not have 2..256 symbols");
+  const auto tables = std::make_unique<DecodeTables>();
+  prepare_decode(table, *tables);
+  BlockDecoder block(data, out.size());
+  block.read(*tables, out);
+  block.finish();
+}
+
+void encode_chunk(const Model& model, const EncodeTables& tables, std::span<const uint8_t> symbols,
+                  std::vector<uint8_t>& out) {
+  if (constant(symbols)) return out.assign({kConstant, symbols[0]});
+  if (!model.contiguous) {
+    out.assign(1, kAlias);
+    const Run run{&tables, symbols.size()};
+    encode_block({&run, 1}, symbols.data(), out);
+  } else {
+    ScratchFrame frame;
+    const auto names = frame.bytes(symbols.size()), escaped = frame.bytes(symbols.size() + 64);
+    const size_t escapes = split_escapes(model.names, symbols, names.data(), escaped.data());
+    std::vector<uint8_t> block;
+    const Run run{&tables, symbols.size()};
+    encode_block({&run, 1}, names.data(), block);
+    out.assign(1, kNames);
+    put_varint(out, block.size());
+    out.insert(out.end(), block.begin(), block.end());
+    put_varint(out, escapes);
+    if (escapes) encode_with_table(escaped.first(escapes), out);
+  }
+  if (out.size() > symbols.size()) put_raw(symbols, out);
+}
+
+void decode_chunk(const Model& model, const DecodeTables* tables, std::span<const uint8_t> data,
+                  std::span<uint8_t> out) {
+  const uint8_t kind = ByteReader(data, kWhat).take<uint8_t>();
+  data = data.subspan(1);
+  switch (kind) {
+    case kRaw:
+      TERSOR_REQUIRE(data.size() == out.size(), Code::bad_data, kWhat, ": a raw chunk of ", data.size(), " bytes, ",
+                     out.size(), " are needed");
+      std::copy(data.begin(), data.end(), out.begin());
+      return;
+    case kConstant:
+      TERSOR_REQUIRE(data.size() == 1, Code::bad_data, kWhat, ": a constant chunk of ", data.size(), " bytes, 1 is needed");
+      std::fill(out.begin(), out.end(), data[0]);
+      return;
+    case kAlias: {
+      TERSOR_REQUIRE(tables && !model.contiguous, Code::bad_data, kWhat, ": an alias chunk without an alias table");
+      BlockDecoder block(data, out.size());
+      block.read(*tables, out);
+      return block.finish();
+    }
+    case kNames: {
+      TERSOR_REQUIRE(tables && model.contiguous, Code::bad_data, kWhat, ": a chunk of names without a contiguous table");
+      const uint64_t bytes = take_varint(data, kWhat);
+      ByteReader reader(data, kWhat);
+      BlockDecoder block(reader.take(bytes), out.size());
+      data = reader.take(reader.left());
+      const uint64_t escapes = take_varint(data, kWhat);
+      TERSOR_REQUIRE(escapes <= out.size(), Code::bad_data, kWhat, ": ", escapes, " escapes in ", out.size(), " symbols");
+      ScratchFrame frame;
+      const auto escaped = frame.bytes(size_t(escapes));
+      if (escapes)
+        decode_with_table(data, escaped);
+      else
+        TERSOR_REQUIRE(data.empty(), Code::bad_data, kWhat, ": ", data.size(), " bytes too many");
+      std::span<const uint8_t> left = escaped;
+      for (size_t at = 0; at < out.size(); at += kTile) {
+        const auto tile = out.subspan(at, std::min(kTile, out.size() - at));
+        block.read(*tables, tile);
+        TERSOR_REQUIRE(merge_escapes(model.names, tile, left), Code::bad_data, kWhat, ": more than ", escapes, " escapes");
+      }
+      block.finish();
+      TERSOR_REQUIRE(left.empty(), Code::bad_data, kWhat, ": ", left.size(), " escapes are left");
+      return;
+    }
+    default: fail(Code::bad_data, kWhat, ": a chunk of kind ", int(kind), ", 0..3 are known");
+  }
+}
+
+void check_symbols(std::span<const uint8_t> symbols, const Table& table) {
+  ByteCounts counts{};
+  count_bytes(symbols, counts);
+  const auto frequencies = table.frequencies();
+  for (size_t s = 0; s < 256; ++s)
+    TERSOR_REQUIRE(counts[s] == 0 || (s < frequencies.size() && frequencies[s] > 0), Code::bad_call, "symbol ", s,
+                   " occurs ", counts[s], " times and has no frequency in the given table");
+}
+
+void check_table(const Table& table) {
+  TERSOR_REQUIRE(table.last() < 256 && !table.has_escape(), Code::bad_call,
+                 "a table of 8-bit symbols is needed, this one goes to ", table.last(),
+                 table.has_escape() ? " and has an escape" : "");
+}
+
+// The alphabet of a given table: derived the same way by both sides.
+bool derive_direct(const Table& table, Model& model) {
+  ByteCounts counts{};
+  const auto frequencies = table.frequencies();
+  std::copy(frequencies.begin(), frequencies.begin() + long(std::min<size_t>(256, frequencies.size())), counts.begin());
+  return choose_direct(counts, true, model.direct);
+}
+
+struct Head {
+  bool has_table, contiguous;
+  size_t chunk;
+  uint64_t symbols;
+  std::span<const uint8_t> rest;
+};
+
+Head read_head(std::span<const uint8_t> data) {
+  ByteReader reader(data, kWhat);
+  const uint8_t stream = reader.take<uint8_t>(), version = reader.take<uint8_t>(), flags = reader.take<uint8_t>();
+  const uint8_t log_chunk = reader.take<uint8_t>();
+  TERSOR_REQUIRE(stream == kStream, Code::bad_data, kWhat, ": stream number ", int(stream), ", 1 is needed");
+  TERSOR_REQUIRE(version == kVersion, Code::bad_data, kWhat, ": version ", int(version), ", this program reads 1");
+  TERSOR_REQUIRE(flags < 4, Code::bad_data, kWhat, ": unknown flags ", int(flags));
+  TERSOR_REQUIRE(log_chunk >= kLeastLogChunk && log_chunk <= kMostLogChunk, Code::bad_data, kWhat, ": chunks of 2^",
+                 int(log_chunk), " symbols, 2^12..2^20 are allowed");
+  Head head{bool(flags & kHasTable), bool(flags & kContiguous), size_t(1) << log_chunk, 0, reader.take(reader.left())};
+  head.symbols = take_varint(head.rest, kWhat);
+  // A chunk has a length and at least a kind: a claim beyond that is a lie, told before anything is allocated.
+  TERSOR_REQUIRE(ceil_div(head.symbols, head.chunk) <= head.rest.size() / 2, Code::bad_data, kWhat, ": ", head.symbols,
+                 " symbols claimed by ", head.rest.size(), " bytes");
+  return head;
+}
+
+}  // namespace
+
+std::vector<uint8_t> encode(std::span<const uint8_t> symbols, const Table* table, Mode mode, int threads) {
+  Model model;
+  std::vector<uint8_t> out = {kStream, kVersion, 0, kLogChunk};
+  put_varint(out, symbols.size());
+  if (table) {
+    check_table(*table);
+    check_symbols(symbols, *table);
+    model.table = *table;
+    model.contiguous = mode == Mode::contiguous && derive_direct(*table, model);
+  } else if (!symbols.empty()) {
+    ByteCounts counts{};
+    if (mode == Mode::contiguous) {
+      sample_bytes(symbols, kSampleStride, counts);
+      model.contiguous = choose_direct(counts, true, model.direct);
+      if (!model.contiguous) counts = {};
+    }
+    if (model.contiguous) {
+      out[2] |= kHasTable;
+      model.direct.table.serialize(out);
+      out.insert(out.end(), model.direct.symbol.begin(), model.direct.symbol.begin() + model.direct.direct);
+    } else {
+      count_bytes(symbols, counts);
+      // From a million symbols on the table's bytes do not matter, and its making does.
+      model.table = Table::from_counts(counts, symbols.size() >= kChunkSymbols ? kMostPrecision : 0);
+      if (!model.table->single()) out[2] |= kHasTable, model.table->serialize(out);
+    }
+  }
+  if (model.contiguous) out[2] |= kContiguous, name_symbols(model.direct, model.names);
+  ScratchFrame frame;
+  const auto tables = std::make_unique<EncodeTables>();
+  if (model.contiguous)
+    prepare_encode(model.direct, *tables);
+  else if (model.table && !model.table->single())
+    prepare_encode(*model.table, *tables, frame.take<uint16_t>(kSlotEntries));
+  const size_t chunks = size_t(ceil_div(symbols.size(), kChunkSymbols));
+  std::vector<std::vector<uint8_t>> coded(chunks);
+  parallel_for(chunks, 1, threads, [&](size_t i, size_t) {
+    const size_t begin = i * kChunkSymbols;
+    encode_chunk(model, *tables, symbols.subspan(begin, std::min(kChunkSymbols, symbols.size() - begin)), coded[i]);
+  });
+  size_t total = out.size() + 5 * chunks;
+  for (const auto& chunk : coded) total += chunk.size();
+  out.reserve(total);
+  for (const auto& chunk : coded) put_varint(out, chunk.size());
+  for (const auto& chunk : coded) out.insert(out.end(), chunk.begin(), chunk.end());
+  return out;
+}
+
+uint64_t decoded_size(std::span<const uint8_t> data) { return read_head(data).symbols; }
+
+void decode(std::span<const uint8_t> data, const Table* table, std::span<uint8_t> out, int threads) {
+  Head head = read_head(data);
+  TERSOR_REQUIRE(head.symbols == out.size(), Code::bad_call, "the stream holds ", head.symbols, " symbols, the buffer ",
+                 out.size());
+  Model model;
+  model.contiguous = head.contiguous;
+  const auto tables = std::make_unique<DecodeTables>();
+  bool coded = false;
+  if (head.contiguous) {
+    if (head.has_table) {
+      model.direct.table = Table::parse(head.rest);
+      const Table& t = model.direct.table;
+      TERSOR_REQUIRE(t.precision() == kMostPrecision && t.frequencies().size() <= 32 && !t.has_escape() && !t.single(),
+                     Code::bad_data, kWhat, ": a contiguous table of ", t.frequencies().size(), " names, precision ",
+                     t.precision(), "; 2..32 and 16 are needed");
+      model.direct.direct = int(t.frequencies().size()) - 1;
+      model.direct.escape = true;
+      ByteReader reader(head.rest, kWhat);
+      const auto named = reader.take(uint64_t(model.direct.direct));
+      std::copy(named.begin(), named.end(), model.direct.symbol.begin());
+      head.rest = reader.take(reader.left());
+    } else {
+      TERSOR_REQUIRE(table, Code::bad_call, "this stream was coded with a table of the caller's: give it again");
+      check_table(*table);
+      TERSOR_REQUIRE(derive_direct(*table, model), Code::bad_call, "the given table has no contiguous form");
+    }
+    name_symbols(model.direct, model.names);
+    prepare_decode(model.direct, *tables);
+    coded = true;
+  } else if (head.has_table || table) {
+    if (head.has_table) {
+      model.table = Table::parse(head.rest);
+      TERSOR_REQUIRE(model.table->last() < 256 && !model.table->has_escape() && !model.table->single(), Code::bad_data,
+                     kWhat, ": the table does not have 2..256 symbols");
+    } else {
+      check_table(*table);
+      model.table = *table;
+    }
+    coded = !model.table->single();
+    if (coded) prepare_decode(*model.table, *tables);
+  }
+  const size_t chunks = size_t(ceil_div(head.symbols, head.chunk));
+  std::vector<uint64_t> end(chunks + 1);
+  for (size_t i = 0; i < chunks; ++i)
+    end[i + 1] = checked_add(end[i], take_varint(head.rest, kWhat), "chunk lengths");
+  TERSOR_REQUIRE(end[chunks] == head.rest.size(), Code::bad_data, kWhat, ": chunks of ", end[chunks], " bytes, ",
+                 head.rest.size(), " are there");
+  parallel_for(chunks, 1, threads, [&](size_t i, size_t) {
+    const size_t begin = i * head.chunk;
+    decode_chunk(model, coded ? tables.get() : nullptr,
+                 head.rest.subspan(size_t(end[i]), size_t(end[i + 1] - end[i])),
+                 out.subspan(begin, std::min(head.chunk, out.size() - begin)));
+  });
+}
+
+}  // namespace tersor::entropy::rans8

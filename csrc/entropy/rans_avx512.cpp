@@ -1,0 +1,191 @@
+// rANS with AVX-512 F, BW, DQ, VL: everything that Skylake servers have. Page: docs/formats/rans8.md.
+// Reference: rans_scalar.cpp, equal in every byte and every state.
+#include <immintrin.h>
+
+#include "entropy/rans_kernels.h"
+
+namespace tersor::entropy::avx512 {
+
+// Without VPEXPANDW: eight lanes at a time get their words by a byte shuffle, whose control comes from a table indexed
+// by the eight bits of `stay`. The four 16-byte pieces meet in one register through masked broadcasts (any port).
+struct ShuffleControls {
+  alignas(64) unsigned char bytes[256][16];
+};
+static constexpr ShuffleControls make_controls() {
+  ShuffleControls controls{};
+  for (int stay = 0; stay < 256; ++stay)
+    for (int lane = 0, word = 0; lane < 8; ++lane) {
+      controls.bytes[stay][2 * lane] = (unsigned char)(2 * word);
+      controls.bytes[stay][2 * lane + 1] = (unsigned char)(2 * word + 1);
+      if (!(stay >> lane & 1)) ++word;
+    }
+  return controls;
+}
+static constexpr ShuffleControls kControls = make_controls();
+
+static __attribute__((always_inline)) inline __m512i expand(const uint8_t*& words, __mmask32 stay) {
+  // 16 bits for each eight lanes: their bits of `stay` times 16, which is the offset of their control, and what is
+  // above them. In integer registers, since kshift would load port 5.
+  uint64_t bits = _pdep_u64(_cvtmask32_u32(stay), 0x0ff00ff00ff00ff0u);
+  const auto load = [](const void* at) { return _mm_loadu_si128(static_cast<const __m128i*>(at)); };
+  const auto kept = [](uint64_t of) {  // popcnt; into its own source, since elsewhere it waits for the target
+    asm("popcnt %0, %0" : "+r"(of));
+    return 2 * of;
+  };
+  const auto controls = reinterpret_cast<const uint8_t*>(kControls.bytes);
+  const uint8_t* const end = words;
+  const uint64_t kept0 = kept(bits);
+  words = end + kept0 - 64;
+  __m512i word = _mm512_castsi128_si512(load(end + kept0 - 64));
+  __m512i control = _mm512_castsi128_si512(load(controls + uint16_t(bits)));
+  bits >>= 16;
+  asm("" : "+r"(bits));
+  word = _mm512_mask_broadcast_i32x4(word, 0x00f0, load(end + kept(bits) - 48));
+  control = _mm512_mask_broadcast_i32x4(control, 0x00f0, load(controls + uint16_t(bits)));
+  bits >>= 16;
+  asm("" : "+r"(bits));
+  word = _mm512_mask_broadcast_i32x4(word, 0x0f00, load(end + kept(bits) - 32));
+  control = _mm512_mask_broadcast_i32x4(control, 0x0f00, load(controls + uint16_t(bits)));
+  bits >>= 16;
+  asm("" : "+r"(bits));
+  word = _mm512_mask_broadcast_i32x4(word, 0xf000, load(end + kept(bits) - 16));
+  control = _mm512_mask_broadcast_i32x4(control, 0xf000, load(controls + bits));
+  return _mm512_shuffle_epi8(word, control);
+}
+
+}  // namespace tersor::entropy::avx512
+
+#define TERSOR_ZMM avx512
+#include "entropy/rans_zmm.h"
+
+namespace tersor::entropy::avx512 {
+
+// 256 words are eight registers' worth of memory: four VPERMT2W over 64 words each and three blends. A gather would be
+// one instruction, but where microcode guards against gather data sampling it takes 28 cycles for 16 lanes.
+struct Alias256 : WordSymbols {
+  static constexpr int kMostStep = 2;
+  const DecodeTables& t;
+  __m512i base = _mm512_setzero_si512(), byte = _mm512_set1_epi16(255);
+  __m512i bit6 = _mm512_set1_epi16(64), bit7 = _mm512_set1_epi16(128);
+  explicit Alias256(const DecodeTables& tables) : t(tables) {}
+
+  struct Index {
+    __m512i value;
+    __mmask32 bit6, bit7;
+  };
+  __attribute__((always_inline)) Index index(__m512i value) const {
+    return {value, _mm512_test_epi16_mask(value, bit6), _mm512_test_epi16_mask(value, bit7)};
+  }
+  static __attribute__((always_inline)) __m512i look_up(const uint16_t* table, const Index& i) {
+    const auto of64 = [&](int at) {
+      return _mm512_permutex2var_epi16(_mm512_load_si512(table + at), i.value, _mm512_load_si512(table + at + 32));
+    };
+    const __m512i low = _mm512_mask_mov_epi16(of64(0), i.bit6, of64(64));
+    return _mm512_mask_mov_epi16(low, i.bit7, _mm512_mask_mov_epi16(of64(128), i.bit6, of64(192)));
+  }
+  template <int kStep, class Between>
+  __attribute__((always_inline)) void resolve(const __m512i* low, __m512i* symbol, __m512i* f, __m512i* rank,
+                                              const Between& between) const {
+    TERSOR_EACH {
+      const __m512i bucket = _mm512_srli_epi16(low[j], 8);
+      const Index at = index(bucket);
+      const __m512i own_alias = look_up(t.own_alias256, at);
+      const __m512i rest = _mm512_and_si512(low[j], byte);
+      // rest >= own, in the upper byte; the alias below it must not decide
+      const __mmask32 beyond =
+          _mm512_cmpge_epu16_mask(_mm512_or_si512(_mm512_slli_epi16(low[j], 8), byte), own_alias);
+      symbol[j] = _mm512_mask_mov_epi16(bucket, beyond, _mm512_and_si512(own_alias, byte));
+      rank[j] = _mm512_mask_add_epi16(rest, beyond, rest, look_up(t.offset256, at));
+    }
+    between(0), between(1);
+    TERSOR_EACH f[j] = look_up(t.frequency256, index(symbol[j]));
+    between(2);
+  }
+};
+
+// 16 states of 32 bits a vector. The quotient is a float product, rounded down throughout, plus one correction: state
+// and product lose less than 2^-23 each and the reciprocal less than 2.5 * 2^-23, relative; the quotient is below
+// 2^16, so before truncation it is short by less than 0.04. tests/entropy/rans_check.cpp tries every frequency.
+template <bool kSmall, bool kAlias>
+static __attribute__((noinline)) void encode(const EncodeTables& t, EncodeStates& states, int groups, size_t rows,
+                                             const uint8_t* symbols) {
+  constexpr int kDown = _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC;
+  const __m512i base = _mm512_set1_epi32(t.base), word = _mm512_set1_epi32(0xffff);
+  const __m512i packed_low = _mm512_load_si512(t.frequency_start);
+  const __m512i packed_high = _mm512_load_si512(t.frequency_start + 16);
+  const __m512 reciprocal_low = _mm512_load_ps(t.reciprocal), reciprocal_high = _mm512_load_ps(t.reciprocal + 16);
+  constexpr int kStep = 2;  // the two halves of a group
+  for (size_t row = rows; row-- > 0;) {
+    const uint8_t* source = symbols + row * size_t(groups) * kGroupLanes;
+#pragma GCC unroll 1
+    for (int g = 0; g < groups; ++g, source += kGroupLanes) {
+      __m512i x[kStep], high[kStep], s[kStep], packed[kStep], f[kStep], quotient[kStep], rank[kStep];
+      __m512 reciprocal[kStep];
+      __mmask16 full[kStep];
+      TERSOR_EACH {
+        s[j] = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(source + 16 * j)));
+        if constexpr (kSmall) {
+          s[j] = _mm512_sub_epi32(s[j], base);
+          packed[j] = _mm512_permutex2var_epi32(packed_low, s[j], packed_high);
+          reciprocal[j] = _mm512_permutex2var_ps(reciprocal_low, s[j], reciprocal_high);
+        } else {
+          packed[j] = _mm512_i32gather_epi32(s[j], t.frequency_start, 4);
+          reciprocal[j] = _mm512_i32gather_ps(s[j], t.reciprocal, 4);
+        }
+        f[j] = _mm512_and_si512(packed[j], word);
+        x[j] = _mm512_load_si512(states.x + g * kGroupLanes + 16 * j);
+        high[j] = _mm512_srli_epi32(x[j], 16);
+        full[j] = _mm512_cmpge_epu32_mask(high[j], f[j]);
+      }
+      uint16_t* words = states.words[g];
+      TERSOR_EACH {  // compressed in a register: to memory it is microcoded on Zen 4
+        const __m256i out = _mm512_cvtepi32_epi16(_mm512_maskz_compress_epi32(full[j], x[j]));
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(words), out);
+        words += _mm_popcnt_u32(_cvtmask16_u32(full[j]));
+      }
+      states.words[g] = words;
+      TERSOR_EACH {
+        x[j] = _mm512_mask_mov_epi32(x[j], full[j], high[j]);
+        const __m512 down = _mm512_cvt_roundepu32_ps(x[j], kDown);
+        quotient[j] = _mm512_cvt_roundps_epu32(_mm512_mul_round_ps(down, reciprocal[j], kDown), kDown);
+      }
+      TERSOR_EACH {
+        rank[j] = _mm512_sub_epi32(x[j], _mm512_mullo_epi32(quotient[j], f[j]));
+        const __mmask16 more = _mm512_cmpge_epu32_mask(rank[j], f[j]);
+        quotient[j] = _mm512_mask_add_epi32(quotient[j], more, quotient[j], _mm512_set1_epi32(1));
+        rank[j] = _mm512_mask_sub_epi32(rank[j], more, rank[j], f[j]);
+      }
+      TERSOR_EACH {
+        __m512i slot = _mm512_add_epi32(_mm512_srli_epi32(packed[j], 16), rank[j]);
+        if constexpr (kAlias) slot = _mm512_and_si512(_mm512_i32gather_epi32(slot, t.slot_of, 2), word);
+        x[j] = _mm512_or_si512(_mm512_slli_epi32(quotient[j], 16), slot);
+        _mm512_store_si512(states.x + g * kGroupLanes + 16 * j, x[j]);
+      }
+    }
+  }
+}
+
+}  // namespace tersor::entropy::avx512
+
+namespace tersor::entropy {
+
+bool decode_rows_avx512(const DecodeTables& tables, DecodeStates& states, int groups, const uint8_t* floor,
+                        size_t rows, uint8_t* out) noexcept {
+  switch (tables.layout) {
+    case Layout::alias32: return avx512::decode_groups<avx512::Alias32>(tables, states, groups, floor, rows, out);
+    case Layout::alias256: return avx512::decode_groups<avx512::Alias256>(tables, states, groups, floor, rows, out);
+    case Layout::contiguous: return avx512::decode_groups<avx512::Contiguous>(tables, states, groups, floor, rows, out);
+  }
+  return false;
+}
+
+void encode_rows_avx512(const EncodeTables& tables, EncodeStates& states, int groups, size_t rows,
+                        const uint8_t* symbols) noexcept {
+  switch (tables.layout) {
+    case Layout::alias32: return avx512::encode<true, true>(tables, states, groups, rows, symbols);
+    case Layout::alias256: return avx512::encode<false, true>(tables, states, groups, rows, symbols);
+    case Layout::contiguous: return avx512::encode<true, false>(tables, states, groups, rows, symbols);
+  }
+}
+
+}  // namespace tersor::entropy

@@ -1,0 +1,36 @@
+// From a Table to what the rANS kernels read. Rules of both layouts: docs/formats/rans8.md.
+#pragma once
+#include <array>
+#include <span>
+
+#include "entropy/rans_kernels.h"
+#include "entropy/table.h"
+
+namespace tersor::entropy {
+
+inline constexpr size_t kSlotEntries = kSlots + 2;  // two more: a vector gather reads 32 bits at the last one
+
+// Alias layouts. table: up to 256 symbols, at least two of them present, no escape.
+void prepare_decode(const Table& table, DecodeTables& out);
+void prepare_encode(const Table& table, EncodeTables& out, std::span<uint16_t> slot_of);  // slot_of: kSlotEntries
+
+// A small alphabet for the contiguous layout: the likely symbols, each with at least 1/64 of the slots, renamed to
+// 0, 1, ... in ascending order; all others become the escape, the last of the new names.
+struct DirectAlphabet {
+  static constexpr uint32_t kLeastFrequency = 1024;
+  std::array<uint8_t, 32> symbol{};  // of each new name
+  int direct = 0;                    // names without the escape
+  bool escape = false;
+  Table table = Table::from_frequencies({0, 1u << 16}, 16);  // over the new names, precision 16
+
+  int names() const noexcept { return direct + escape; }
+};
+
+// The choice that costs least for `counts` (of 256 symbols). escapes: whether symbols that are not counted may come, so
+// that an escape is needed in any case. Returns false where no choice is worth coding.
+bool choose_direct(std::span<const uint64_t> counts, bool escapes, DirectAlphabet& out);
+
+void prepare_decode(const DirectAlphabet& alphabet, DecodeTables& out);
+void prepare_encode(const DirectAlphabet& alphabet, EncodeTables& out);
+
+}  // namespace tersor::entropy
