@@ -156,7 +156,9 @@ def compress(tensor: torch.Tensor, *, level: int | None = None) -> torch.Tensor:
 
     tensor: dense, any shape and device. Returns a 1-D uint8 tensor on the CPU, the same bytes as `tersor.compress`.
     """
-    (elements,) = _elements({"": tensor.contiguous()}).values()
+    if isinstance(tensor, torch.Tensor) and tensor.layout == torch.strided:
+        tensor = tensor.contiguous()
+    (elements,) = _elements({"": tensor}).values()
     data = lossless.compress_elements(elements, level, _threads())
     return torch.from_numpy(np.frombuffer(data, np.uint8).copy())  # bytes are read-only, tensors are not
 

@@ -169,6 +169,7 @@ def test_usage_errors_are_2(model, tmp_path):
     assert "2 inputs" in error_of(run("compress", model, model, "-o", tmp_path / "x", code=2))
     assert "--json" in error_of(run("compress", "-c", "--json", model, code=2))
     run("info", code=2)
+    run("info", "-", code=2)
 
 
 def test_help_and_version():
@@ -244,8 +245,25 @@ def test_table_of_info(model):
 
 
 def test_a_hostile_name_cannot_write_to_the_terminal(tmp_path):
-    tersor.save_file({"\x1b[31mred\n": np.zeros(3)}, tmp_path / "m.tsr")
-    assert b"\x1b" not in run("info", tmp_path / "m.tsr").stdout
+    path = tmp_path / "m.tsr"
+    tersor.save_file({"\x1b[31mred\n": np.zeros(3000)}, path)
+    assert b"\x1b" not in run("info", path).stdout
+    data = bytearray(path.read_bytes())
+    data[20] ^= 1
+    path.write_bytes(data)
+    done = run("verify", path, code=1)
+    assert b"\x1b" not in done.stderr
+    assert "red" in error_of(done)
+
+
+def test_names_of_files_may_be_any_bytes(tmp_path):
+    name = os.fsencode(tmp_path) + b"/\xff\n"
+    assert "No such file" in error_of(run("compress", os.fsdecode(name), code=1))
+    with open(name, "wb") as file:
+        file.write(b"content")
+    run("compress", os.fsdecode(name))
+    assert run("info", os.fsdecode(name) + ".tsr").stdout.count(b"\n") == 3
+    assert run("decompress", "-c", os.fsdecode(name) + ".tsr").stdout == b"content"
 
 
 # ---- terminals -------------------------------------------------------------------------------------------------------
