@@ -44,7 +44,7 @@ Coded encode(Layout layout, int groups, size_t rows, std::mt19937& random) {
   std::vector<uint64_t> counts(256);
   for (const uint8_t symbol : coded.symbols) ++counts[symbol];
   EncodeTables tables{};
-  std::vector<uint16_t> slot_of(kSlotEntries);
+  std::vector<uint16_t> slot_of(kSlots + 2);  // enough for every precision
   if (layout == Layout::contiguous) {
     DirectAlphabet direct;
     CHECK(choose_direct(counts, false, direct));
