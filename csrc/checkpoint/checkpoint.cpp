@@ -78,20 +78,29 @@ Summary save_tensors(const std::string& out, std::span<const TensorView> tensors
   return summary;
 }
 
-std::vector<uint8_t> save_tensors(std::span<const TensorView> tensors, const Metadata& metadata, const Options& options) {
+Summary save_tensors(container::Sink& sink, std::span<const TensorView> tensors, const Metadata& metadata,
+                     const Options& options) {
   const auto sources = sources_of(tensors);
   Pace pace(options.progress, raw_sum(sources));
+  return pack(sink, false, Origin::tensors, sources, metadata, options, pace);
+}
+
+Summary compress_array(container::Sink& sink, const TensorView& array, const Options& options) {
+  TERSOR_REQUIRE(array.name.empty(), Code::bad_call, "an array has no name, \"", array.name, "\" was given");
+  const Source source = checked_source(array);
+  Pace pace(options.progress, source.data.size());
+  return pack(sink, false, Origin::array, {&source, 1}, {}, options, pace);
+}
+
+std::vector<uint8_t> save_tensors(std::span<const TensorView> tensors, const Metadata& metadata, const Options& options) {
   container::MemorySink sink;
-  pack(sink, false, Origin::tensors, sources, metadata, options, pace);
+  save_tensors(sink, tensors, metadata, options);
   return sink.take();
 }
 
 std::vector<uint8_t> compress_array(const TensorView& array, const Options& options) {
-  TERSOR_REQUIRE(array.name.empty(), Code::bad_call, "an array has no name, \"", array.name, "\" was given");
-  const Source source = checked_source(array);
-  Pace pace(options.progress, source.data.size());
   container::MemorySink sink;
-  pack(sink, false, Origin::array, {&source, 1}, {}, options, pace);
+  compress_array(sink, array, options);
   return sink.take();
 }
 
