@@ -62,6 +62,7 @@ Summary compress_file(const std::string& in, const std::string& out, const Optio
   if (!file) input.expect_sequential();
   const Summary summary = pack(output, output.blocks(), file ? Origin::safetensors : Origin::file, sources,
                                file ? file->metadata : Metadata{}, options, pace);
+  pace.ask();
   output.commit();
   return summary;
 }
@@ -72,24 +73,34 @@ Summary save_tensors(const std::string& out, std::span<const TensorView> tensors
   Pace pace(options.progress, raw_sum(sources));
   OutputFile output(out, nullptr, options, pace);
   const Summary summary = pack(output, output.blocks(), Origin::tensors, sources, metadata, options, pace);
+  pace.ask();
   output.commit();
   return summary;
 }
 
-std::vector<uint8_t> save_tensors(std::span<const TensorView> tensors, const Metadata& metadata, const Options& options) {
+Summary save_tensors(container::Sink& sink, std::span<const TensorView> tensors, const Metadata& metadata,
+                     const Options& options) {
   const auto sources = sources_of(tensors);
   Pace pace(options.progress, raw_sum(sources));
+  return pack(sink, false, Origin::tensors, sources, metadata, options, pace);
+}
+
+Summary compress_array(container::Sink& sink, const TensorView& array, const Options& options) {
+  TERSOR_REQUIRE(array.name.empty(), Code::bad_call, "an array has no name, \"", array.name, "\" was given");
+  const Source source = checked_source(array);
+  Pace pace(options.progress, source.data.size());
+  return pack(sink, false, Origin::array, {&source, 1}, {}, options, pace);
+}
+
+std::vector<uint8_t> save_tensors(std::span<const TensorView> tensors, const Metadata& metadata, const Options& options) {
   container::MemorySink sink;
-  pack(sink, false, Origin::tensors, sources, metadata, options, pace);
+  save_tensors(sink, tensors, metadata, options);
   return sink.take();
 }
 
 std::vector<uint8_t> compress_array(const TensorView& array, const Options& options) {
-  TERSOR_REQUIRE(array.name.empty(), Code::bad_call, "an array has no name, \"", array.name, "\" was given");
-  const Source source = checked_source(array);
-  Pace pace(options.progress, source.data.size());
   container::MemorySink sink;
-  pack(sink, false, Origin::array, {&source, 1}, {}, options, pace);
+  compress_array(sink, array, options);
   return sink.take();
 }
 

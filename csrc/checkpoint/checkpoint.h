@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "container/index.h"
+#include "container/writer.h"
 #include "core/array.h"
 #include "core/hash.h"
 #include "lossless/chunk.h"
@@ -55,6 +56,11 @@ Summary save_tensors(const std::string& out, std::span<const TensorView> tensors
                      const Options& options);
 std::vector<uint8_t> save_tensors(std::span<const TensorView> tensors, const Metadata& metadata, const Options& options);
 std::vector<uint8_t> compress_array(const TensorView& array, const Options& options);
+
+// The same into a sink that never waits; its write may be called by any thread, one at a time.
+Summary save_tensors(container::Sink& sink, std::span<const TensorView> tensors, const Metadata& metadata,
+                     const Options& options);
+Summary compress_array(container::Sink& sink, const TensorView& array, const Options& options);
 
 // An open .tsr. Immutable after construction: any number of threads may read.
 class TensorFile {

@@ -1,9 +1,9 @@
 #include "checkpoint/pack.h"
 
-#include <memory>
 #include <algorithm>
 
 #include "checkpoint/batches.h"
+#include "core/arena.h"
 #include "core/crc32c.h"
 #include "core/error.h"
 #include "core/pool.h"
@@ -20,17 +20,17 @@ struct CodedBatch : Batch {
   std::vector<size_t> offsets;  // of each job in the buffer, which has room for the worst case
   std::vector<size_t> sizes;    // of each job's coded bytes
   std::vector<Coded> coded;     // a piece each
-  std::unique_ptr<uint8_t[]> buffer;
-  size_t room = 0;
+  std::span<uint8_t> buffer;
 
-  void make_room() {
+  // Scratch, since fresh pages would cost more than the coding of what they hold.
+  void make_room(ScratchFrame& frame) {
     offsets.clear();
     size_t needed = 0;
     for (const Job& job : jobs) {
       offsets.push_back(needed);
       for (size_t i = 0; i < job.count; ++i) needed += lossless::chunk_bound(pieces[job.first + i].raw_bytes);
     }
-    if (needed > room) buffer = std::make_unique_for_overwrite<uint8_t[]>(room = needed);
+    if (needed > buffer.size()) buffer = frame.bytes(needed);
     sizes.assign(jobs.size(), 0);
     coded.assign(pieces.size(), {});
   }
@@ -44,6 +44,7 @@ class Packer {
 
   uint64_t run(std::vector<uint8_t>& hashed) {
     Batches batches(index_.entries, false, options_.threads);
+    ScratchFrame frame;
     CodedBatch batch, previous;
     // While one batch is coded, the one before it is written by whoever comes first.
     while (batches.next(batch) || !previous.empty()) {
@@ -51,7 +52,7 @@ class Packer {
         write(previous);
         previous.jobs.clear();
       }
-      batch.make_room();
+      batch.make_room(frame);
       const auto runs = hash_runs(batch, hashed);
       const size_t before = 1 + runs.size();
       parallel_for(before + batch.jobs.size(), 1, options_.threads, [&](size_t begin, size_t end) {
@@ -68,8 +69,10 @@ class Packer {
       unfinished_ = unfinished_next_;
       std::swap(batch, previous);
     }
-    for (Entry& entry : index_.entries)
+    for (Entry& entry : index_.entries) {
       if (entry.raw_bytes == 0) entry.hash = hash128({});
+      if (entry.same_as) pace_.add(entry.raw_bytes);
+    }
     index_.hash = container::content_hash(index_.origin, index_.entries);
     return writer_.finish(index_);
   }
@@ -111,7 +114,7 @@ class Packer {
 
   void code(CodedBatch& batch, size_t job_number, const std::vector<uint8_t>& hashed) {
     const Job& job = batch.jobs[job_number];
-    uint8_t* at = batch.buffer.get() + batch.offsets[job_number];
+    uint8_t* at = batch.buffer.data() + batch.offsets[job_number];
     uint8_t* const start = at;
     for (size_t i = job.first; i < job.first + job.count; ++i) {
       const Piece& piece = batch.pieces[i];
@@ -129,7 +132,7 @@ class Packer {
 
   void write(const CodedBatch& batch) {
     for (size_t i = 0; i < batch.jobs.size(); ++i) {
-      writer_.append({batch.buffer.get() + batch.offsets[i], batch.sizes[i]});
+      writer_.append({batch.buffer.data() + batch.offsets[i], batch.sizes[i]});
       pace_.add(0);
     }
   }

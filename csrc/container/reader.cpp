@@ -16,6 +16,17 @@ std::string hex(uint32_t value) {
   return text;
 }
 
+// "d4 74 73 72 ...": as many bytes as tell formats apart.
+std::string first_bytes(std::span<const uint8_t> file) {
+  std::string text;
+  for (const uint8_t byte : file.first(std::min(file.size(), kMagic.size()))) {
+    char pair[4];
+    std::snprintf(pair, sizeof pair, text.empty() ? "%02x" : " %02x", byte);
+    text += pair;
+  }
+  return text.empty() ? "nothing" : text;
+}
+
 }  // namespace
 
 bool looks_like_tsr(std::span<const uint8_t> front) noexcept {
@@ -23,7 +34,8 @@ bool looks_like_tsr(std::span<const uint8_t> front) noexcept {
 }
 
 Reader::Reader(std::span<const uint8_t> file) : file_(file) {
-  TERSOR_REQUIRE(looks_like_tsr(file), Code::bad_data, "not a .tsr file: it does not begin with the eight bytes of one");
+  TERSOR_REQUIRE(looks_like_tsr(file), Code::bad_data, "not a .tsr file: it begins with ",
+                 first_bytes(file), ", a .tsr with ", first_bytes(kMagic));
   TERSOR_REQUIRE(file.size() >= kHeaderBytes + kTrailerBytes, Code::bad_data, "the file has ", file.size(),
                  " bytes, a .tsr has at least ", kHeaderBytes + kTrailerBytes, ": truncated?");
   version_ = load_le<uint16_t>(file.data() + 8);

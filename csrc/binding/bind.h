@@ -1,0 +1,14 @@
+// The Python module `tersor._core`, one bind_ function a file. Arrays arrive as an address, a dtype's name and a shape,
+// because NumPy's bf16 and fp8 have neither DLPack nor a buffer format; python/tersor/lossless.py takes them apart.
+#pragma once
+#include <nanobind/nanobind.h>
+
+namespace tersor::binding {
+
+void bind_errors(nanobind::module_& m);       // tersor::Error -> Python's exceptions; first, the others raise
+void bind_process(nanobind::module_& m);      // version, ISA level, threads, what was built in
+void bind_arrays(nanobind::module_& m);       // foreign arrays through DLPack
+void bind_files(nanobind::module_& m);        // whole files and whole states, in and out of .tsr
+void bind_tensor_file(nanobind::module_& m);  // .tsr open for reading
+
+}  // namespace tersor::binding

@@ -1,0 +1,11 @@
+#include "binding/bind.h"
+
+NB_MODULE(_core, m) {
+  using namespace tersor::binding;
+  m.doc() = "tersor's native core. Private: use the `tersor` package.";
+  bind_errors(m);
+  bind_process(m);
+  bind_arrays(m);
+  bind_files(m);
+  bind_tensor_file(m);
+}

@@ -1,0 +1,94 @@
+"""The arguments of `tersor bench` and the run behind them. Imports nothing heavy until it runs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+SUITES = ("entropy", "lossless")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Give a parser the arguments that `run` reads."""
+    parser.add_argument("suite", choices=SUITES, help="what is measured")
+    parser.add_argument("--peers", action="store_true", help="measure other coders beside ours, those installed")
+    parser.add_argument(
+        "--quick", action="store_true", help="small inputs and few rounds: shows that it works, not how fast"
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    parser.add_argument("-o", "--output", metavar="FILE", help="write the JSON object to FILE")
+    parser.add_argument("--rounds", type=int, metavar="N", help="rounds to take the median over")
+    parser.add_argument("--case", action="append", metavar="NAME", help="only this case (may be repeated)")
+    parser.add_argument("--impl", action="append", metavar="TEXT", help="only coders with TEXT in their name")
+    parser.add_argument(
+        "--data",
+        metavar="FOLDER",
+        default=os.environ.get("TERSOR_DATA"),
+        help="lossless: every .safetensors file in FOLDER is a case too",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Measure, print, write. Returns 0, or 1 when nothing could be measured or a coder gave wrong bytes."""
+    from tersor.bench import harness, machine, published, table
+
+    if arguments.rounds is not None and arguments.rounds < 1:
+        print(f"tersor bench: --rounds takes a number above 0, not {arguments.rounds}", file=sys.stderr)
+        return 2
+    progress = sys.stderr
+    plan, skipped = _plan(arguments)
+    for name, reason in skipped.items():
+        print(f"skipped {name}: {reason}", file=progress)
+    if not plan:
+        print("tersor bench: no case is left to measure", file=sys.stderr)
+        return 1
+    rows: list[harness.Row] = []
+    for case, codecs, rounds in plan:
+        print(f"measuring {case.name}: {case.about}; {len(codecs)} coders, {rounds} rounds", file=progress, flush=True)
+        try:
+            rows += harness.measure(case, codecs, rounds=rounds)
+        except harness.WrongBytesError as error:
+            print(f"tersor bench: {case.name}: {error}", file=sys.stderr)
+            return 1
+    facts = published.FACTS.get(arguments.suite, []) if arguments.peers else []
+    result: dict[str, Any] = {
+        "bench": arguments.suite,
+        "quick": arguments.quick,
+        "machine": machine.facts(),
+        "rows": rows,
+        "skipped": skipped,
+        "published": facts,
+    }
+    text = json.dumps(result, indent=1, sort_keys=False) + "\n"
+    if arguments.output:
+        Path(arguments.output).write_text(text)
+    if arguments.json:
+        sys.stdout.write(text)
+    table.show(result, file=sys.stderr if arguments.json else sys.stdout)
+    return 0
+
+
+def _plan(arguments: argparse.Namespace) -> tuple[list[Any], dict[str, str]]:
+    from tersor.bench import entropy, lossless
+
+    suite = {"entropy": entropy.plan, "lossless": lossless.plan}[arguments.suite]
+    return suite(
+        peers=arguments.peers,
+        quick=arguments.quick,
+        rounds=arguments.rounds,
+        cases=arguments.case,
+        impls=arguments.impl,
+        data=arguments.data,
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """`python -m tersor.bench`: parse and run."""
+    parser = argparse.ArgumentParser(prog="tersor bench", description="Measure tersor beside its peers.")
+    add_arguments(parser)
+    return run(parser.parse_args(arguments))

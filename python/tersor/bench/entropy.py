@@ -1,0 +1,97 @@
+"""Cases of the entropy coder: 2 Mi symbols of 8 bits, tables built and read in the timing, into a given buffer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from tersor.bench import native, ours, sources
+from tersor.bench.harness import Bytes, Case, Codec
+from tersor.bench.selection import Factory, Selection, select
+
+SYMBOLS = 2 << 20
+QUICK_SYMBOLS = 256 << 10
+ROUNDS, QUICK_ROUNDS = 21, 3
+
+SOURCES: dict[str, tuple[str, Callable[[int], Any]]] = {
+    "geo": ("geometric(0.385), about 30 symbols", sources.geometric),
+    "bexp": ("exponent byte of bf16 weights N(0, 0.02)", sources.bf16_exponents),
+    "near": ("rounded Gaussian, sigma 44, 256 symbols", sources.rounded_gaussian),
+}
+
+PEERS: dict[str, Factory] = {
+    "huff0": native.huff0,
+    "htscodecs rANS 32x16 AVX2": lambda: native.htscodecs("AVX2"),
+    "htscodecs rANS 32x16 AVX-512": lambda: native.htscodecs("AVX-512"),
+}
+
+
+def coder(mode: str, *, threads: int = 1, isa: str | None = None) -> Codec:
+    """tersor.entropy in one mode. mode: "alias" or "contiguous". isa: the level held, None for the machine's own."""
+    import tersor.entropy
+
+    def encode(symbols: Any) -> Any:
+        return tersor.entropy.encode(symbols, mode=mode)
+
+    def decode(coded: Any, out: Bytes | None) -> Any:
+        return tersor.entropy.decode(coded, out=out)
+
+    return Codec(
+        name=coder_name(mode, threads=threads, isa=isa),
+        encode=encode,
+        decode=decode,
+        setting=lambda: ours.held(threads=threads, isa=isa),
+        policies=("given",),
+        ours=True,
+        threads=threads,
+        held=isa,
+        options={"mode": mode, "isa": isa or ours.isa()},
+    )
+
+
+def coder_name(mode: str, *, threads: int = 1, isa: str | None = None) -> str:
+    """The name of a row: "tersor alias", "tersor contiguous, scalar, 2 threads"."""
+    parts = [f"tersor {mode}"]
+    if isa is not None:
+        parts.append(isa)
+    if threads != 1:
+        parts.append(f"{threads} threads")
+    return ", ".join(parts)
+
+
+def _ours() -> dict[str, Factory]:
+    found: dict[str, Factory] = {}
+    for isa, threads in ((None, 1), (None, 2), ("scalar", 1)):
+        for mode in ("alias", "contiguous"):
+            found[coder_name(mode, threads=threads, isa=isa)] = partial(coder, mode, threads=threads, isa=isa)
+    return found
+
+
+def plan(
+    *,
+    peers: bool,
+    quick: bool,
+    rounds: int | None = None,
+    cases: Sequence[str] | None = None,
+    impls: Sequence[str] | None = None,
+    data: str | None = None,
+) -> Selection:
+    """The cases and coders that the options leave, and why others are skipped. `data` has no use here."""
+    factories = {**_ours(), **(PEERS if peers else {})}
+    codecs, skipped = select(factories, impls)
+    plans = []
+    for name, (about, source) in SOURCES.items():
+        if cases and name not in cases:
+            continue
+        symbols = source(QUICK_SYMBOLS if quick else SYMBOLS)
+        case = Case(
+            name=name,
+            data=symbols,
+            about=f"{symbols.size} symbols, {about}",
+            floor_bits=sources.entropy_bits(symbols),
+            policies=("given",),
+        )
+        if codecs:
+            plans.append((case, codecs, rounds or (QUICK_ROUNDS if quick else ROUNDS)))
+    return plans, skipped

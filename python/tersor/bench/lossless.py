@@ -1,0 +1,161 @@
+"""Cases of exact tensors: seeded Gaussian weights and MiniLM-L6 as bf16 and fp32, 32 MiB each, and files of one's own.
+
+`decode` is into a fresh result, as the functions of all sides return one; `decode_into` into a buffer that is given.
+32 MiB is above the size up to which the C library may recycle freed memory: a fresh result is fresh for all sides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tersor.bench import ours, peers, sources
+from tersor.bench.harness import AbsentError, Bytes, Case, Codec, as_bytes
+from tersor.bench.selection import Factory, Plan, Selection, select
+
+BYTES = 32 << 20
+QUICK_BYTES, QUICK_SLOW_BYTES = 2 << 20, 64 << 10
+ROUNDS, QUICK_ROUNDS = 7, 1
+LEVELS = (1, 2, 6, 9)  # beside the default, to see the hull
+
+
+def _typed(bits: np.ndarray[Any, Any], element: str) -> np.ndarray[Any, Any]:
+    import ml_dtypes
+
+    return bits.view(ml_dtypes.bfloat16) if element == "bf16" else bits
+
+
+def _gaussian(element: str, most_bytes: int) -> np.ndarray[Any, Any]:
+    weights = sources.gaussian_weights(most_bytes // peers.ITEM_BYTES[element])
+    return _typed(sources.to_bf16_bits(weights) if element == "bf16" else weights, element)
+
+
+def _minilm(element: str, most_bytes: int) -> np.ndarray[Any, Any]:
+    weights = sources.minilm_weights(most_bytes // peers.ITEM_BYTES[element])
+    return _typed(sources.to_bf16_bits(weights) if element == "bf16" else weights, element)
+
+
+SOURCES: dict[str, tuple[str, str, Callable[[str, int], np.ndarray[Any, Any]]]] = {
+    "gbf16": ("bf16", "weights of N(0, 1) * 0.02 in bf16", _gaussian),
+    "mlbf16": ("bf16", "MiniLM-L6 rounded to bf16", _minilm),
+    "gf32": ("fp32", "weights of N(0, 1) * 0.02 in fp32", _gaussian),
+    "mlf32": ("fp32", "MiniLM-L6 as it is, fp32", _minilm),
+}
+
+
+def coder(dtype: np.dtype[Any], level: int, *, threads: int = 1) -> Codec:
+    """tersor.compress and tersor.decompress at one level, on flat arrays of one dtype."""
+    import tersor
+
+    def decode(coded: bytes, out: Bytes | None) -> Any:
+        return tersor.decompress(coded) if out is None else tersor.decompress(coded, out=out.view(dtype))
+
+    return Codec(
+        name=coder_name(level, threads=threads),
+        encode=lambda array: tersor.compress(array, level=level),
+        decode=decode,
+        setting=lambda: ours.held(threads=threads),
+        ours=True,
+        threads=threads,
+        options={"level": level, "default": level == default_level(), "isa": ours.isa()},
+    )
+
+
+def coder_name(level: int, *, threads: int = 1) -> str:
+    """The name of a row: "tersor -4", "tersor -4, 2 threads"."""
+    return f"tersor -{level}" + (f", {threads} threads" if threads != 1 else "")
+
+
+def default_level() -> int:
+    """The level of a call that names none."""
+    from tersor import _core
+
+    return int(_core.DEFAULT_LEVEL)
+
+
+def _ours(dtype: np.dtype[Any], quick: bool) -> dict[str, Factory]:
+    default = default_level()
+    levels = [level for level in ((1,) if quick else LEVELS) if level != default]
+    settings = [(default, 1), (default, 2), *((level, 1) for level in levels)]
+    return {coder_name(level, threads=n): partial(coder, dtype, level, threads=n) for level, n in settings}
+
+
+def _peers(element: str, quick: bool) -> dict[str, Factory]:
+    slow_bytes = QUICK_SLOW_BYTES if quick else peers.SLOW_BYTES
+    found: dict[str, Factory] = {
+        "zipnn": partial(peers.zipnn, element),
+        "pcodec -8": partial(peers.pcodec, element),
+        "zstd -3": partial(peers.zstd, 3),
+        "zstd -19": partial(peers.zstd, 19, limit_bytes=slow_bytes),
+        "lz4 frame": peers.lz4,
+    }
+    for codec, level, shuffle in (("zstd", 3, "shuffle"), ("zstd", 3, "bitshuffle"), ("lz4", 5, "bitshuffle")):
+        found[f"blosc2 {codec}-{level} {shuffle}"] = partial(peers.blosc2, element, codec, level, shuffle)
+    return found
+
+
+def floor_bits(array: np.ndarray[Any, Any], element: str) -> float | None:
+    """Bits a weight of the exponent's order-0 entropy plus the rest raw: what an exponent coder alone can reach."""
+    if element == "bytes":
+        return None
+    if element == "bf16":
+        exponents = (as_bytes(array).view(np.uint16) >> 7) & 0xFF
+        return sources.entropy_bits(exponents.astype(np.uint8)) + 8
+    exponents = (as_bytes(array).view(np.uint32) >> 23) & 0xFF
+    return sources.entropy_bits(exponents.astype(np.uint8)) + 24
+
+
+def _files(folder: str | None, most_bytes: int) -> list[tuple[Case, str]]:
+    """One case a file and type: all its bf16, or all its fp32, end to end."""
+    found = []
+    for path in sorted(Path(folder).rglob("*.safetensors")) if folder else ():
+        for stored, element in (("BF16", "bf16"), ("F32", "fp32")):
+            tensors = sources.stored_tensors(path, stored)
+            if tensors:
+                raw = np.concatenate(tensors)[: most_bytes // 4 * 4]
+                typed = _typed(raw.view(np.uint16 if element == "bf16" else np.float32), element)
+                name = f"{path.parent.name}/{path.stem}:{element}"
+                case = Case(
+                    name=name, data=typed, about=f"all {stored} of {path.name}", floor_bits=floor_bits(typed, element)
+                )
+                found.append((case, element))
+    return found
+
+
+def plan(
+    *,
+    peers: bool,
+    quick: bool,
+    rounds: int | None = None,
+    cases: Sequence[str] | None = None,
+    impls: Sequence[str] | None = None,
+    data: str | None = None,
+) -> Selection:
+    """The cases and coders that the options leave, and why others are skipped. data: a folder of safetensors files."""
+    most = QUICK_BYTES if quick else BYTES
+    skipped: dict[str, str] = {}
+    wanted: list[tuple[Case, str]] = []
+    for name, (element, about, source) in SOURCES.items():
+        if cases and name not in cases:
+            continue
+        try:
+            array = source(element, most)
+        except AbsentError as reason:
+            skipped[name] = str(reason)
+            continue
+        case = Case(
+            name=name, data=array, about=f"{array.nbytes / 1e6:.1f} MB, {about}", floor_bits=floor_bits(array, element)
+        )
+        wanted.append((case, element))
+    wanted += [(case, element) for case, element in _files(data, most) if not cases or case.name in cases]
+    plans: Plan = []
+    for case, element in wanted:
+        codecs, absent = select({**_ours(case.data.dtype, quick), **(_peers(element, quick) if peers else {})}, impls)
+        skipped.update(absent)
+        if codecs:
+            plans.append((case, codecs, rounds or (QUICK_ROUNDS if quick else ROUNDS)))
+    return plans, skipped

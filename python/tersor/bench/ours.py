@@ -1,0 +1,32 @@
+"""How our own rows hold threads and instruction sets."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+
+def isa() -> str:
+    """The instruction set level in use: scalar, avx2, avx512 or avx512vbmi."""
+    from tersor import _core
+
+    return str(_core.active_isa())
+
+
+@contextlib.contextmanager
+def held(*, threads: int, isa: str | None = None) -> Iterator[None]:
+    """Run with so many threads and at most this level, and put both back."""
+    import tersor
+    from tersor import _core
+
+    threads_before = tersor.get_num_threads()
+    isa_before = str(_core.active_isa())
+    tersor.set_num_threads(threads)
+    if isa is not None:
+        _core.hold_isa(isa)
+    try:
+        yield
+    finally:
+        tersor.set_num_threads(threads_before)
+        if isa is not None:
+            _core.hold_isa(isa_before)

@@ -1,0 +1,104 @@
+"""The command `tersor`: arguments in, exit code out. Nothing heavy is imported before it is needed."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+
+EPILOG = """\
+exit codes: 0 done; 1 damaged or missing data, a full disk, a refused overwrite; 2 wrong usage; 130 interrupted"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command. Returns the exit code; argparse itself exits with 2."""
+    try:
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores one of them: that stays
+                signal.signal(number, _leave)
+        parsed = parser().parse_args(arguments)
+        code: int = parsed.run(parsed)
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        print("tersor: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of our output went away: nobody is left to tell. Python would try to flush once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 1
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)  # on the way out temporary files are removed
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    from tersor import __version__
+    from tersor.bench import command as measuring
+    from tersor.cli import commands
+
+    top = argparse.ArgumentParser(
+        prog="tersor", description="Exact compression of checkpoints and tensors.", epilog=EPILOG, allow_abbrev=False
+    )
+    top.add_argument("-V", "--version", action="version", version=f"tersor {__version__}")
+    names = top.add_subparsers(metavar="COMMAND", required=True)
+
+    def command(name: str, text: str) -> argparse.ArgumentParser:
+        made = names.add_parser(name, help=text, description=text, epilog=EPILOG, allow_abbrev=False)
+        made.set_defaults(run=getattr(commands, name), command=name)
+        return made
+
+    compress = command("compress", "compress files: X becomes X.tsr, X stays")
+    _add_files(compress)
+    _add_output(compress, "X.tsr")
+    levels = compress.add_argument_group("levels")
+    for level in range(1, 10):
+        text = {1: "fastest", 9: "smallest; the default lies between"}.get(level, argparse.SUPPRESS)
+        levels.add_argument(f"-{level}", dest="level", action="store_const", const=level, help=text)
+    decompress = command("decompress", "give files back: X.tsr becomes X, X.tsr stays")
+    _add_files(decompress)
+    _add_output(decompress, "X; X.safetensors for a file that save_file made")
+    verify = command("verify", "check every checksum and hash of .tsr files; writes nothing")
+    _add_files(verify)
+    _add_habits(verify)
+    info = command("info", "list what .tsr files hold; decodes nothing")
+    info.add_argument("files", nargs="+", metavar="IN", help="a .tsr file")
+    _add_json(info)
+    measuring.add_arguments(command("bench", "measure tersor beside its peers"))
+    return top
+
+
+def _add_files(command: argparse.ArgumentParser) -> None:
+    command.add_argument("files", nargs="*", metavar="IN", help="a file, or - for stdin (the default in a pipe)")
+
+
+def _add_output(command: argparse.ArgumentParser, default: str) -> None:
+    where = command.add_mutually_exclusive_group()
+    text = f"name of the output, - for stdout (default: {default})"
+    where.add_argument("-o", dest="output", metavar="OUT", help=text)
+    where.add_argument("-c", dest="output", action="store_const", const="-", help="write to stdout")
+    command.add_argument("-f", "--force", action="store_true", help="overwrite, and write to a terminal")
+    command.add_argument("-k", "--keep", action="store_true", help="keep the input (it is always kept)")
+    _add_habits(command)
+
+
+def _add_habits(command: argparse.ArgumentParser) -> None:
+    command.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors")
+    command.add_argument("-T", "--threads", type=_threads, default=0, metavar="N", help="threads (default: all, 0)")
+    _add_json(command)
+
+
+def _add_json(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--json", action="store_true", help="one JSON object on stdout, all else on stderr")
+
+
+def _threads(text: str) -> int:
+    number = int(text)
+    if not 0 <= number <= 1024:
+        raise argparse.ArgumentTypeError(f"threads are 0..1024, not {number}")
+    return number

@@ -1,0 +1,164 @@
+"""What the commands do. Each takes the parsed arguments and returns an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from tersor import FormatError, _core
+from tersor.cli.progress import ProgressLine
+from tersor.cli.text import amount, printable
+
+Row = dict[str, Any]
+
+
+def compress(arguments: argparse.Namespace) -> int:
+    """IN -> IN.tsr, or OUT."""
+    return _whole_files(arguments, _compress)
+
+
+def decompress(arguments: argparse.Namespace) -> int:
+    """IN.tsr -> IN, or OUT."""
+    return _whole_files(arguments, _decompress)
+
+
+def verify(arguments: argparse.Namespace) -> int:
+    """Every CRC and every hash."""
+    return _whole_files(arguments, _verify)
+
+
+def info(arguments: argparse.Namespace) -> int:
+    """List entries. --json with one file gives that file's object, with several {"files": [...]}."""
+    from tersor.cli import listing
+
+    if "-" in arguments.files:
+        return _usage(arguments, "info reads files, not pipes")
+    rows, code = [], 0
+    for name in arguments.files:
+        try:
+            rows.append(listing.facts(name))
+        except Exception as error:
+            code = max(code, _report(name, error))
+            rows.append({"file": name, "error": _line(error)})
+            continue
+        if not arguments.json:
+            listing.show(rows[-1])
+    if arguments.json:
+        print(json.dumps(rows[0] if len(rows) == 1 else {"files": rows}))
+    return code
+
+
+def bench(arguments: argparse.Namespace) -> int:
+    """tersor.bench's command."""
+    from tersor.bench import command
+
+    code: int = command.run(arguments)
+    return code
+
+
+def _whole_files(arguments: argparse.Namespace, work: Callable[[str, argparse.Namespace], Row]) -> int:
+    """Run one file after the other. A file that fails does not stop the next one; the worst code is returned."""
+    files = arguments.files or ["-"]
+    output = getattr(arguments, "output", None)
+    if not arguments.files and sys.stdin.isatty():
+        return _usage(arguments, "no input: name a file, or - for stdin")
+    if output is not None and len(files) > 1:
+        return _usage(arguments, f"one output and {len(files)} inputs: leave out -o and -c, or name one input")
+    if arguments.json and arguments.command != "verify" and "-" in (output, *(files if output is None else ())):
+        return _usage(arguments, "stdout takes either the data or --json")
+    rows, code = [], 0
+    for name in files:
+        start = time.monotonic()
+        try:
+            row = work(name, arguments)
+        except BrokenPipeError:
+            raise
+        except Exception as error:
+            code = max(code, _report(name, error))
+            rows.append({"input": name, "error": _line(error)})
+            continue
+        seconds = time.monotonic() - start
+        row |= {"seconds": round(seconds, 6), "gbps": round(row["bytes"] / max(seconds, 1e-9) / 1e9, 3)}
+        rows.append(row)
+        if not arguments.quiet and not arguments.json:
+            print(printable(_sentence(arguments.command, row)), file=sys.stderr)
+    if arguments.json:
+        print(json.dumps({"files": rows}))
+    return code
+
+
+def _compress(name: str, arguments: argparse.Namespace) -> Row:
+    output = arguments.output or ("-" if name == "-" else name + ".tsr")
+    level = _core.DEFAULT_LEVEL if arguments.level is None else arguments.level
+    with ProgressLine(name, hidden=arguments.quiet) as progress:
+        summary = _core.compress_file(
+            os.fsencode(name), os.fsencode(output), level, arguments.threads, arguments.force, progress
+        )
+    return _row(name, output, summary)
+
+
+def _decompress(name: str, arguments: argparse.Namespace) -> Row:
+    output = arguments.output or ("-" if name == "-" else os.fsdecode(_core.restored_name(os.fsencode(name))))
+    with ProgressLine(name, hidden=arguments.quiet) as progress:
+        summary = _core.decompress_file(
+            os.fsencode(name), os.fsencode(output), arguments.threads, arguments.force, progress
+        )
+    return _row(name, output, summary)
+
+
+def _verify(name: str, arguments: argparse.Namespace) -> Row:
+    with ProgressLine(name, hidden=arguments.quiet) as progress:
+        summary = _core.verify_file(os.fsencode(name), arguments.threads, progress)
+    return _row(name, None, summary)
+
+
+def _row(name: str, output: str | None, summary: _core.Summary) -> Row:
+    row: Row = {"input": name, "output": output}
+    if output is None:
+        del row["output"]
+    raw, stored = summary.raw_bytes, summary.stored_bytes
+    return row | {
+        "bytes": raw,
+        "stored": stored,
+        "ratio": round(raw / stored, 6) if stored else None,
+        "hash": summary.hash,
+        "origin": summary.origin,
+    }
+
+
+def _sentence(command: str, row: Row) -> str:
+    raw, stored, speed = amount(row["bytes"]), amount(row["stored"]), f"{row['seconds']:.2f} s, {row['gbps']:.2f} GB/s"
+    if command == "verify":
+        return f"{row['input']}: good, {raw}, hash {row['hash']} ({speed})"
+    share = f"{row['stored'] / row['bytes']:.2%}" if row["bytes"] else "empty"
+    sizes = f"{raw} -> {stored}" if command == "compress" else f"{stored} -> {raw}"
+    return f"{row['input']}: {sizes} ({share}) -> {row['output']} ({speed})"
+
+
+def _usage(arguments: argparse.Namespace, text: str) -> int:
+    print(f"tersor {arguments.command}: {text}", file=sys.stderr)
+    return 2
+
+
+def _report(name: str, error: Exception) -> int:
+    """One line on stderr. Returns 1 for data and environment, 2 for a call that cannot be meant; bugs are raised."""
+    text = _line(error)
+    print(printable(f"tersor: {text}" if name in text else f"tersor: {name}: {text}"), file=sys.stderr)
+    if isinstance(error, (FormatError, OSError, KeyError, MemoryError)):
+        return 1
+    if isinstance(error, (ValueError, TypeError)):
+        return 2
+    raise error
+
+
+def _line(error: Exception) -> str:
+    if isinstance(error, MemoryError):
+        return "memory is short"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror  # the core's whole sentence, without Python's "[Errno 2]"
+    return str(error.args[0]) if error.args else type(error).__name__

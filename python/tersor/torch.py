@@ -1,0 +1,268 @@
+"""safetensors.torch's functions over .tsr files, and torch.ops.tersor. Needs torch >= 2.10."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+try:
+    import torch
+except ImportError as error:
+    raise ImportError("tersor.torch needs PyTorch >= 2.10: pip install 'tersor[torch]'") from error
+
+import numpy as np
+
+from tersor import _core, checkpoint, lossless
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from typing_extensions import Buffer
+
+__all__ = [
+    "compress",
+    "decompress",
+    "load",
+    "load_file",
+    "load_model",
+    "open_file",
+    "save",
+    "save_file",
+    "save_model",
+]
+
+try:
+    _core.register_torch_ops()
+except OSError as error:
+    raise ImportError(f"tersor.torch needs PyTorch >= 2.10, found {torch.__version__}: {error}") from error
+
+
+# Writing into `out` has no result whose shape could be asked for.
+torch.library.register_fake("tersor::decompress_into", lambda data, out: None)
+
+
+_DTYPES: dict[str, torch.dtype] = {
+    "BOOL": torch.bool,
+    "U8": torch.uint8,
+    "I8": torch.int8,
+    "F8_E5M2": torch.float8_e5m2,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E8M0": torch.float8_e8m0fnu,
+    "I16": torch.int16,
+    "U16": torch.uint16,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I32": torch.int32,
+    "U32": torch.uint32,
+    "F32": torch.float32,
+    "F64": torch.float64,
+    "I64": torch.int64,
+    "U64": torch.uint64,
+    "C64": torch.complex64,
+}
+_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+
+
+def save_file(
+    tensors: Mapping[str, torch.Tensor],
+    filename: str | os.PathLike[str],
+    metadata: Mapping[str, str] | None = None,
+    *,
+    level: int | None = None,
+) -> None:
+    """Save tensors under their names, exactly, as safetensors.torch.save_file does.
+
+    tensors: name -> dense, contiguous tensor, any device. filename: replaced if it is there, once the new file is
+    whole. metadata: text to keep beside them. level: 1 (fastest) to 9 (smallest), None for the default.
+    Raises ValueError (not a tensor; sparse; not contiguous; level), RuntimeError (tensors that share memory: use
+    save_model), TypeError (a dtype without a number), OSError.
+    """
+    checkpoint.save_file(_elements(tensors), filename, metadata, level, _threads())
+
+
+def save(
+    tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None, *, level: int | None = None
+) -> bytes:
+    """The bytes that `save_file` writes; same arguments, same errors."""
+    return checkpoint.save(_elements(tensors), metadata, level, _threads())
+
+
+def load_file(filename: str | os.PathLike[str], device: str | int = "cpu") -> dict[str, torch.Tensor]:
+    """Load every tensor of a .tsr file.
+
+    device: where they go, any device of torch; decoding is done on the CPU. Returns name -> fresh tensor, in the order
+    of the file. Raises FormatError (not a .tsr file; damaged: says where), OSError.
+    """
+    with open_file(filename, device) as reader:
+        return reader.get_tensors()
+
+
+def load(data: Buffer) -> dict[str, torch.Tensor]:
+    """Load every tensor, on the CPU, from the bytes that `save` returned."""
+    return _reader(checkpoint.open_bytes(data), "cpu").get_tensors()
+
+
+def save_model(
+    model: torch.nn.Module,
+    filename: str | os.PathLike[str],
+    metadata: Mapping[str, str] | None = None,
+    force_contiguous: bool = True,
+    *,
+    level: int | None = None,
+) -> None:
+    """Save a model's state dict, each shared tensor under one of its names, as safetensors.torch.save_model does.
+
+    The other names go into the metadata, name -> kept name, where the caller's metadata does not use them.
+    force_contiguous: save strided tensors in row-major order; False raises ValueError for them.
+    Raises RuntimeError (shared tensors none of which covers their memory), and what `save_file` raises.
+    """
+    state, metadata = model.state_dict(), dict(metadata or {})
+    for kept, dropped in _names_to_drop(state).items():
+        for name in dropped:
+            metadata.setdefault(name, kept)
+            del state[name]
+    if force_contiguous:
+        state = {name: tensor.contiguous() for name, tensor in state.items()}
+    save_file(state, filename, metadata, level=level)
+
+
+def load_model(
+    model: torch.nn.Module, filename: str | os.PathLike[str], strict: bool = True, device: str | int = "cpu"
+) -> tuple[set[str], list[str]]:
+    """Load a file into a model, shared tensors included, as safetensors.torch.load_model does.
+
+    Returns (missing, unexpected): names of the model that the file does not give, and names of the file that the model
+    does not take. Raises RuntimeError when strict and either is not empty, and what `load_file` raises.
+    """
+    loaded = load_file(filename, device)
+    aliases = _names_to_drop(model.state_dict(), preferred=loaded.keys())
+    absent, unexpected = model.load_state_dict(loaded, strict=False)
+    missing = set(absent)
+    for name in (name for names in aliases.values() for name in names):
+        if name in missing:
+            missing.remove(name)  # its memory was filled under the other name
+        else:
+            unexpected.append(name)
+    if strict and (missing or unexpected):
+        lines = [f"{type(model).__name__} and {os.fspath(filename)} do not hold the same tensors"]
+        lines += [f"missing in the file: {', '.join(sorted(missing))}"] if missing else []
+        lines += [f"unexpected in the file: {', '.join(sorted(unexpected))}"] if unexpected else []
+        raise RuntimeError("\n    ".join(lines))
+    return missing, unexpected
+
+
+def compress(tensor: torch.Tensor, *, level: int | None = None) -> torch.Tensor:
+    """Compress one tensor, exactly: `tersor.compress` with a result that torch can hold.
+
+    tensor: dense, any shape and device. Returns a 1-D uint8 tensor on the CPU, the same bytes as `tersor.compress`.
+    """
+    if isinstance(tensor, torch.Tensor) and tensor.layout == torch.strided:
+        tensor = tensor.contiguous()
+    (elements,) = _elements({"": tensor}).values()
+    data = lossless.compress_elements(elements, level, _threads())
+    return torch.from_numpy(np.frombuffer(data, np.uint8).copy())  # bytes are read-only, tensors are not
+
+
+def decompress(data: torch.Tensor | Buffer, out: torch.Tensor | None = None) -> torch.Tensor:
+    """Give back the tensor that `compress` was given.
+
+    data: a uint8 CPU tensor or bytes. out: a contiguous CPU tensor of the same dtype and shape that is filled.
+    Returns `out`, or a fresh CPU tensor. Raises FormatError (damaged), TypeError and ValueError (out).
+    `torch.ops.tersor.decompress_into(data, out)` does the same inside torch.compile.
+    """
+    buffer: Any = data.numpy() if isinstance(data, torch.Tensor) else data
+    if out is not None:
+        return lossless.decompress(buffer, out, threads=_threads())
+    file = _core.TensorFile.view(buffer)
+    entry = lossless.only_tensor(file)
+    return _reader(file, "cpu").get_tensor(entry.name)
+
+
+def open_file(filename: str | os.PathLike[str], device: str | int = "cpu") -> checkpoint.TensorReader[torch.Tensor]:
+    """`tersor.safe_open(filename, "pt", device)`."""
+    return _reader(checkpoint.open_file(filename), device)
+
+
+def _threads() -> int:
+    """Both torch.set_num_threads and tersor.set_num_threads are obeyed."""
+    count: int = min(torch.get_num_threads(), _core.get_num_threads())
+    return count
+
+
+def _reader(file: Any, device: str | int) -> checkpoint.TensorReader[torch.Tensor]:
+    where = torch.device(device)
+
+    def wrap(bits: NDArray[Any], dtype: str) -> torch.Tensor:
+        return torch.from_numpy(bits).view(_DTYPES[dtype]).to(where)  # NumPy has asked for huge pages
+
+    return checkpoint.TensorReader(file, wrap, _threads)
+
+
+def _elements(tensors: Mapping[str, torch.Tensor]) -> dict[str, lossless.Elements]:
+    if not isinstance(tensors, Mapping):
+        raise ValueError(f"tensors map names to torch.Tensor, found {type(tensors).__name__}")
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, torch.Tensor):
+            raise ValueError(f"tensor {name!r}: a torch.Tensor is needed, found {type(tensor).__name__}")
+        if tensor.layout != torch.strided:
+            raise ValueError(f"tensor {name!r}: a dense tensor is needed (to_dense()), found {tensor.layout}")
+        if tensor.device.type == "meta":
+            raise ValueError(f"tensor {name!r}: a tensor with elements is needed, found one on device meta")
+    if shared := [names for names in _shared_names(tensors) if len(names) > 1]:
+        raise RuntimeError(f"these tensors share memory and would come back apart: {shared}; save_model handles them")
+    elements = {}
+    for name, tensor in tensors.items():
+        if tensor.dtype not in _NAMES:
+            raise TypeError(f"tensor {name!r}: dtype {tensor.dtype} is not one of {', '.join(map(str, _NAMES))}")
+        if not tensor.is_contiguous():
+            raise ValueError(f"tensor {name!r}: a contiguous tensor is needed (contiguous()), found a strided one")
+        plain = tensor.detach().resolve_conj().resolve_neg().cpu()
+        elements[name] = lossless.Elements(
+            _NAMES[plain.dtype], tuple(plain.shape), plain.data_ptr(), plain.nbytes, plain
+        )
+    return elements
+
+
+def _span(tensor: torch.Tensor) -> tuple[int, int]:
+    """First and past-the-end address of the elements."""
+    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    return tensor.data_ptr(), tensor.data_ptr() + (last + 1) * tensor.element_size()
+
+
+def _shared_names(tensors: Mapping[str, torch.Tensor]) -> list[list[str]]:
+    """Names by memory: two names are in one group when their elements overlap, directly or through others."""
+    spans = sorted(
+        (str(tensor.device), *_span(tensor), name)
+        for name, tensor in tensors.items()
+        if tensor.numel() and tensor.device.type != "meta"
+    )
+    groups: list[list[str]] = []
+    device, reach = "", 0
+    for here, start, stop, name in spans:
+        if here == device and start < reach:
+            groups[-1].append(name)
+            reach = max(reach, stop)
+        else:
+            groups.append([name])
+            device, reach = here, stop
+    return groups
+
+
+def _covers_its_memory(tensor: torch.Tensor) -> bool:
+    storage = tensor.untyped_storage()
+    whole: bool = tensor.data_ptr() == storage.data_ptr() and tensor.nbytes == storage.nbytes()
+    return whole
+
+
+def _names_to_drop(state: Mapping[str, torch.Tensor], preferred: Any = ()) -> dict[str, list[str]]:
+    """Kept name -> the other names of its memory. Kept is the first in order that covers it, a preferred one before."""
+    drop = {}
+    for names in _shared_names(state):
+        if len(names) == 1:
+            continue
+        whole = sorted(name for name in names if _covers_its_memory(state[name]))
+        if not whole:
+            raise RuntimeError(f"{sorted(names)} share memory and none covers all of it: save clones of them")
+        kept = next((name for name in whole if name in preferred), whole[0])
+        drop[kept] = sorted(name for name in names if name != kept)
+    return drop
