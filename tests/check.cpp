@@ -1,5 +1,6 @@
 #include "check.h"
 
+#include <algorithm>
 #include <atomic>
 #include <cstdio>
 #include <cstring>
@@ -41,12 +42,15 @@ std::string error_of(const std::function<void()>& f) {
 
 }  // namespace tersor::check
 
-// tersor-check [part of a case's name]
+// tersor-check [PART | -PART]...: the cases whose names hold every PART and no -PART
 int main(int argc, char** argv) {
   using namespace tersor::check;
   int passed = 0, failed = 0;
   for (const auto& one : cases()) {
-    if (argc > 1 && !std::strstr(one.name, argv[1])) continue;
+    if (!std::all_of(argv + 1, argv + argc, [&](const char* part) {
+          return *part == '-' ? !std::strstr(one.name, part + 1) : std::strstr(one.name, part) != nullptr;
+        }))
+      continue;
     const int before = failures;
     try {
       one.body();

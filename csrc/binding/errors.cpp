@@ -1,3 +1,5 @@
+#include <cstring>
+
 #include "binding/bind.h"
 #include "core/error.h"
 
@@ -8,18 +10,26 @@ namespace {
 
 PyObject* format_error = nullptr;  // lives as long as the process, like the module
 
-void raise(const Error& error) {
-  switch (error.code()) {
-    case Code::bad_data: return PyErr_SetString(format_error, error.what());
-    case Code::bad_call: return PyErr_SetString(PyExc_ValueError, error.what());
-    case Code::bad_type: return PyErr_SetString(PyExc_TypeError, error.what());
-    case Code::missing: return PyErr_SetString(PyExc_KeyError, error.what());
-    case Code::interrupted: return PyErr_SetString(PyExc_KeyboardInterrupt, error.what());
+PyObject* kind_of(Code code) noexcept {
+  switch (code) {
+    case Code::bad_data: return format_error;
+    case Code::bad_call: return PyExc_ValueError;
+    case Code::bad_type: return PyExc_TypeError;
+    case Code::missing: return PyExc_KeyError;
+    case Code::interrupted: return PyExc_KeyboardInterrupt;
     case Code::environment: break;
   }
+  return PyExc_OSError;
+}
+
+void raise(const Error& error) {
+  // Names of files and hostile tensors may be any bytes.
+  const auto text =
+      nb::steal(PyUnicode_DecodeUTF8(error.what(), Py_ssize_t(std::strlen(error.what())), "backslashreplace"));
+  if (!text.is_valid()) return;  // Python has set MemoryError
   // With an errno Python picks the subclass: FileNotFoundError, FileExistsError, BrokenPipeError.
-  if (error.error_number() == 0) return PyErr_SetString(PyExc_OSError, error.what());
-  PyErr_SetObject(PyExc_OSError, nb::make_tuple(error.error_number(), error.what()).ptr());
+  const bool numbered = error.code() == Code::environment && error.error_number() != 0;
+  PyErr_SetObject(kind_of(error.code()), numbered ? nb::make_tuple(error.error_number(), text).ptr() : text.ptr());
 }
 
 }  // namespace

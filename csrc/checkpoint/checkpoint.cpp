@@ -62,6 +62,7 @@ Summary compress_file(const std::string& in, const std::string& out, const Optio
   if (!file) input.expect_sequential();
   const Summary summary = pack(output, output.blocks(), file ? Origin::safetensors : Origin::file, sources,
                                file ? file->metadata : Metadata{}, options, pace);
+  pace.ask();
   output.commit();
   return summary;
 }
@@ -72,6 +73,7 @@ Summary save_tensors(const std::string& out, std::span<const TensorView> tensors
   Pace pace(options.progress, raw_sum(sources));
   OutputFile output(out, nullptr, options, pace);
   const Summary summary = pack(output, output.blocks(), Origin::tensors, sources, metadata, options, pace);
+  pace.ask();
   output.commit();
   return summary;
 }

@@ -69,8 +69,10 @@ class Packer {
       unfinished_ = unfinished_next_;
       std::swap(batch, previous);
     }
-    for (Entry& entry : index_.entries)
+    for (Entry& entry : index_.entries) {
       if (entry.raw_bytes == 0) entry.hash = hash128({});
+      if (entry.same_as) pace_.add(entry.raw_bytes);
+    }
     index_.hash = container::content_hash(index_.origin, index_.entries);
     return writer_.finish(index_);
   }

@@ -59,7 +59,7 @@ void encode_with_table(std::span<const uint8_t> symbols, std::vector<uint8_t>& o
   const Table table = Table::from_counts(counts);
   ScratchFrame frame;
   const auto tables = std::make_unique<EncodeTables>();
-  prepare_encode(table, *tables, frame.take<uint16_t>(kSlotEntries));
+  prepare_encode(table, *tables, frame.take<uint16_t>(slot_entries(table)));
   out.push_back(kAlias);
   table.serialize(out);
   const Run run{tables.get(), symbols.size()};
@@ -246,7 +246,7 @@ std::vector<uint8_t> encode(std::span<const uint8_t> symbols, const Table* table
   if (model.contiguous)
     prepare_encode(model.direct, *tables);
   else if (model.table && !model.table->single())
-    prepare_encode(*model.table, *tables, frame.take<uint16_t>(kSlotEntries));
+    prepare_encode(*model.table, *tables, frame.take<uint16_t>(slot_entries(*model.table)));
   const size_t chunks = size_t(ceil_div(symbols.size(), kChunkSymbols));
   std::vector<std::vector<uint8_t>> coded(chunks);
   parallel_for(chunks, 1, threads, [&](size_t i, size_t) {

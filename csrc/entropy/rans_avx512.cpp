@@ -106,34 +106,75 @@ struct Alias256 : WordSymbols {
 // 16 states of 32 bits a vector. The quotient is a float product, rounded down throughout, plus one correction: state
 // and product lose less than 2^-23 each and the reciprocal less than 2.5 * 2^-23, relative; the quotient is below
 // 2^16, so before truncation it is short by less than 0.04. tests/entropy/rans_check.cpp tries every frequency.
+//
+// What a vector gather would fetch is fetched by scalar loads, which cost a third of it where gathers are guarded by
+// microcode: frequencies of the large alphabet for a row ahead, alias slots into `slot`, which the next row reads. Both
+// are written long before they are read as vectors, since such a load waits until narrow stores have left the core.
 template <bool kSmall, bool kAlias>
 static __attribute__((noinline)) void encode(const EncodeTables& t, EncodeStates& states, int groups, size_t rows,
                                              const uint8_t* symbols) {
   constexpr int kDown = _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC;
+  constexpr int kStep = 2;  // the two halves of a group
   const __m512i base = _mm512_set1_epi32(t.base), word = _mm512_set1_epi32(0xffff);
   const __m512i packed_low = _mm512_load_si512(t.frequency_start);
   const __m512i packed_high = _mm512_load_si512(t.frequency_start + 16);
   const __m512 reciprocal_low = _mm512_load_ps(t.reciprocal), reciprocal_high = _mm512_load_ps(t.reciprocal + 16);
-  constexpr int kStep = 2;  // the two halves of a group
+  const uint16_t* const slot_of = t.slot_of;
+  const int lanes = groups * kGroupLanes;
+  alignas(64) uint16_t slot[kMostLanes];        // alias: the low halves of the states
+  alignas(64) uint32_t packed_of[kMostLanes];   // large alphabet: of the row's symbols
+  alignas(64) float reciprocal_of[kMostLanes];
+  // A state is `x` plus its lane's `slot`, which is a whole number of quanta.
+  const __m128i quantum_bits = _mm_cvtsi32_si128(t.quantum_bits);
+  const __m512i in_quantum = _mm512_set1_epi32((1 << t.quantum_bits) - 1);
+  for (int i = 0; i < lanes; ++i) slot[i] = 0;
+  // Slots of the group before are fetched in the middle of a group's arithmetic, which is one long chain.
+  alignas(64) uint32_t place[2][kGroupLanes];
+  int behind = -1;
+  const auto fetch_slots = [&] {
+    if (behind < 0) return;
+    const uint32_t* const from = place[behind % 2];
+    uint16_t* const to = slot + behind * kGroupLanes;
+    asm volatile("" : : "r"(from) : "memory");  // a vectorizer would take `place` apart in registers
+#pragma GCC unroll 32
+    for (int i = 0; i < kGroupLanes; ++i) {
+      uint32_t one = slot_of[from[i]];
+      asm volatile("" : "+r"(one));
+      to[i] = (uint16_t)one;
+    }
+    behind = -1;
+  };
   for (size_t row = rows; row-- > 0;) {
-    const uint8_t* source = symbols + row * size_t(groups) * kGroupLanes;
+    const uint8_t* source = symbols + row * size_t(lanes);
+    if constexpr (!kSmall)
+      for (int i = 0; i < lanes; ++i) {
+        uint32_t packed = t.frequency_start[source[i]];
+        float reciprocal = t.reciprocal[source[i]];
+        asm volatile("" : "+r"(packed), "+x"(reciprocal));
+        packed_of[i] = packed, reciprocal_of[i] = reciprocal;
+      }
 #pragma GCC unroll 1
     for (int g = 0; g < groups; ++g, source += kGroupLanes) {
-      __m512i x[kStep], high[kStep], s[kStep], packed[kStep], f[kStep], quotient[kStep], rank[kStep];
+      __m512i x[kStep], high[kStep], packed[kStep], f[kStep], quotient[kStep], rank[kStep];
       __m512 reciprocal[kStep];
       __mmask16 full[kStep];
       TERSOR_EACH {
-        s[j] = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(source + 16 * j)));
+        const int at = g * kGroupLanes + 16 * j;
         if constexpr (kSmall) {
-          s[j] = _mm512_sub_epi32(s[j], base);
-          packed[j] = _mm512_permutex2var_epi32(packed_low, s[j], packed_high);
-          reciprocal[j] = _mm512_permutex2var_ps(reciprocal_low, s[j], reciprocal_high);
+          __m512i s = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(source + 16 * j)));
+          s = _mm512_sub_epi32(s, base);
+          packed[j] = _mm512_permutex2var_epi32(packed_low, s, packed_high);
+          reciprocal[j] = _mm512_permutex2var_ps(reciprocal_low, s, reciprocal_high);
         } else {
-          packed[j] = _mm512_i32gather_epi32(s[j], t.frequency_start, 4);
-          reciprocal[j] = _mm512_i32gather_ps(s[j], t.reciprocal, 4);
+          packed[j] = _mm512_load_si512(packed_of + at);
+          reciprocal[j] = _mm512_load_ps(reciprocal_of + at);
         }
         f[j] = _mm512_and_si512(packed[j], word);
-        x[j] = _mm512_load_si512(states.x + g * kGroupLanes + 16 * j);
+        x[j] = _mm512_load_si512(states.x + at);
+        if constexpr (kAlias) {
+          const __m512i low = _mm512_cvtepu16_epi32(_mm256_load_si256(reinterpret_cast<const __m256i*>(slot + at)));
+          x[j] = _mm512_add_epi32(x[j], low);
+        }
         high[j] = _mm512_srli_epi32(x[j], 16);
         full[j] = _mm512_cmpge_epu32_mask(high[j], f[j]);
       }
@@ -144,6 +185,7 @@ static __attribute__((noinline)) void encode(const EncodeTables& t, EncodeStates
         words += _mm_popcnt_u32(_cvtmask16_u32(full[j]));
       }
       states.words[g] = words;
+      if constexpr (kAlias) fetch_slots();
       TERSOR_EACH {
         x[j] = _mm512_mask_mov_epi32(x[j], full[j], high[j]);
         const __m512 down = _mm512_cvt_roundepu32_ps(x[j], kDown);
@@ -156,13 +198,27 @@ static __attribute__((noinline)) void encode(const EncodeTables& t, EncodeStates
         rank[j] = _mm512_mask_sub_epi32(rank[j], more, rank[j], f[j]);
       }
       TERSOR_EACH {
-        __m512i slot = _mm512_add_epi32(_mm512_srli_epi32(packed[j], 16), rank[j]);
-        if constexpr (kAlias) slot = _mm512_and_si512(_mm512_i32gather_epi32(slot, t.slot_of, 2), word);
-        x[j] = _mm512_or_si512(_mm512_slli_epi32(quotient[j], 16), slot);
-        _mm512_store_si512(states.x + g * kGroupLanes + 16 * j, x[j]);
+        const int at = g * kGroupLanes + 16 * j;
+        const __m512i slots = _mm512_add_epi32(_mm512_srli_epi32(packed[j], 16), rank[j]);
+        if constexpr (kAlias) {
+          const __m512i quanta = _mm512_srl_epi32(slots, quantum_bits);
+          __m256i* const to = reinterpret_cast<__m256i*>(place[g % 2] + 16 * j);
+          _mm256_store_si256(to, _mm512_castsi512_si256(quanta));
+          _mm256_store_si256(to + 1, _mm512_extracti64x4_epi64(quanta, 1));
+          // 0xEA: (a & b) | c
+          _mm512_store_si512(states.x + at, _mm512_ternarylogic_epi32(slots, in_quantum,
+                                                                      _mm512_slli_epi32(quotient[j], 16), 0xEA));
+        } else {
+          _mm512_store_si512(states.x + at, _mm512_or_si512(_mm512_slli_epi32(quotient[j], 16), slots));
+        }
       }
+      behind = g;
+      if (kAlias && groups == 1) fetch_slots();
     }
   }
+  if constexpr (kAlias) fetch_slots();
+  if constexpr (kAlias)
+    for (int i = 0; i < lanes; ++i) states.x[i] += slot[i];
 }
 
 }  // namespace tersor::entropy::avx512

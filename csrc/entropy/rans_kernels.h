@@ -48,7 +48,10 @@ struct EncodeTables {
   uint8_t base;                  // taken from alias32's symbols
   alignas(64) uint32_t frequency_start[256];  // start << 16 | frequency
   alignas(64) float reciprocal[256];          // of the frequency, rounded down twice; 0 for absent symbols
-  uint16_t* slot_of;              // alias: the slot of start + rank; 65,536 entries and 2 more readable bytes
+  // Alias: the slot of start + rank. Tables of less than 16 bits place whole quanta of 2^quantum_bits slots, so only
+  // their first slots are kept: the fewer, the better they fit the L1 cache.
+  int quantum_bits;
+  const uint16_t* slot_of;
 };
 
 struct DecodeStates {

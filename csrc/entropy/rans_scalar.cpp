@@ -78,7 +78,10 @@ uint32_t push(const EncodeTables& t, uint32_t x, uint8_t symbol, uint16_t*& word
   uint32_t rank = x - quotient * frequency;
   const uint32_t correction = int32_t(rank) < 0 ? ~0u : uint32_t(rank >= frequency);
   quotient += correction, rank -= correction * frequency;
-  return quotient << 16 | (t.layout == Layout::contiguous ? start + rank : t.slot_of[start + rank]);
+  uint32_t slot = start + rank;
+  if (t.layout != Layout::contiguous)
+    slot = t.slot_of[slot >> t.quantum_bits] + (slot & ((1u << t.quantum_bits) - 1));
+  return quotient << 16 | slot;
 }
 
 }  // namespace

@@ -109,7 +109,7 @@ void prepare_decode(const Table& table, DecodeTables& out) {
 }
 
 void prepare_encode(const Table& table, EncodeTables& out, std::span<uint16_t> slot_of) {
-  TERSOR_ASSERT(slot_of.size() >= kSlotEntries);
+  TERSOR_ASSERT(slot_of.size() >= slot_entries(table));
   const AliasMap m = map_of(table);
   const bool small = m.buckets == 32;
   out.layout = small ? Layout::alias32 : Layout::alias256;
@@ -119,15 +119,16 @@ void prepare_encode(const Table& table, EncodeTables& out, std::span<uint16_t> s
     out.frequency_start[s] = m.frequency[s] | (m.start[s] & 0xffff) << 16;
     out.reciprocal[s] = rounded_down_twice(m.frequency[s]);
   }
+  const int q = out.quantum_bits = kMostPrecision - table.precision();
+  // From and to, in quanta: a run of ranks takes a run of slots.
+  const auto place = [&](uint32_t at, uint32_t slot, uint32_t count) {
+    for (uint32_t i = 0; i < count; ++i) slot_of[at + i] = uint16_t(slot + (i << q));
+  };
   for (int b = 0; b < m.buckets; ++b) {
-    const uint32_t slot = uint32_t(b) * m.width;
-    uint16_t* const owns = slot_of.data() + m.start[b];
-    for (uint32_t r = 0; r < m.own[b]; ++r) owns[r] = uint16_t(slot + r);
-    if (m.own[b] == m.width) continue;
-    uint16_t* const lent = slot_of.data() + m.start[m.alias[b]] + ((m.own[b] + m.offset[b]) & 0xffff);
-    for (uint32_t r = 0; r < m.width - m.own[b]; ++r) lent[r] = uint16_t(slot + m.own[b] + r);
+    const uint32_t slot = uint32_t(b) * m.width, lent = m.width - m.own[b];
+    place(m.start[b] >> q, slot, m.own[b] >> q);
+    place((m.start[m.alias[b]] + ((m.own[b] + m.offset[b]) & 0xffff)) >> q, slot + m.own[b], lent >> q);
   }
-  slot_of[kSlots] = slot_of[kSlots + 1] = 0;
 }
 
 bool choose_direct(std::span<const uint64_t> counts, bool escapes, DirectAlphabet& out) {
@@ -201,7 +202,7 @@ void prepare_decode(const DirectAlphabet& alphabet, DecodeTables& out) {
 void prepare_encode(const DirectAlphabet& alphabet, EncodeTables& out) {
   out.layout = Layout::contiguous;
   out.base = 0;
-  out.slot_of = nullptr;
+  out.slot_of = nullptr, out.quantum_bits = 0;
   uint32_t start = 0;
   for (int s = 0; s < 32; ++s) {
     const uint32_t f = s < alphabet.names() ? alphabet.table.frequencies()[size_t(s)] : 0;

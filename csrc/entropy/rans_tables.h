@@ -8,11 +8,12 @@
 
 namespace tersor::entropy {
 
-inline constexpr size_t kSlotEntries = kSlots + 2;  // two more: a vector gather reads 32 bits at the last one
+// Entries that prepare_encode fills for a table.
+inline size_t slot_entries(const Table& table) noexcept { return size_t(1) << table.precision(); }
 
 // Alias layouts. table: up to 256 symbols, at least two of them present, no escape.
 void prepare_decode(const Table& table, DecodeTables& out);
-void prepare_encode(const Table& table, EncodeTables& out, std::span<uint16_t> slot_of);  // slot_of: kSlotEntries
+void prepare_encode(const Table& table, EncodeTables& out, std::span<uint16_t> slot_of);  // slot_entries(table)
 
 // A small alphabet for the contiguous layout: the likely symbols, each with at least 1/64 of the slots, renamed to
 // 0, 1, ... in ascending order; all others become the escape, the last of the new names.

@@ -1,10 +1,241 @@
 #include "lossless/chunk.h"
 
+#include <algorithm>
 #include <cstring>
+#include <optional>
+#include <vector>
 
+#include "core/arena.h"
 #include "core/bits.h"
+#include "entropy/bit_io.h"
+#include "lossless/plane.h"
+#include "transform/float_split.h"
 
 namespace tersor::lossless {
+namespace {
+
+using transform::FloatSplit;
+constexpr const char* kWhat = "lossless chunk";
+enum Method : uint8_t { kStored = 0, kConstant = 1, kBytes = 2, kFloat16 = 3, kFloat32 = 4 };
+enum Cut : uint8_t { kNames = 0, kKeys = 1 };  // how 16-bit words are cut
+constexpr size_t kTile = 16384;  // words decoded at a time: all planes of a tile stay in the L1 and L2 caches
+
+// What a level tries. Rates and speeds of each: docs/formats/lossless.md, from bench/results.
+struct LevelRow {
+  int extra_bits;      // mantissa bits modeled with the exponent
+  bool all_cuts;       // try fewer bits too and keep the smallest
+  PlaneOptions names, bytes;
+};
+constexpr LevelRow kLevels[] = {
+    {0, false, {1 << 20, 13, 0, 8}, {1 << 20, 12, 500}},  // 1
+    {0, false, {65536, 13, 0, 8}, {1 << 20, 13, 300}},    // 2
+    {1, false, {1 << 20, 13, 0, 8}, {1 << 20, 13, 200}},  // 3
+    {1, false, {65536, 14, 0, 4}, {1 << 18, 13, 200}},    // 4
+    {1, false, {32768, 14, 0, 1}, {65536, 14, 100}},      // 5
+    {2, false, {65536, 14, 0, 1}, {65536, 14, 50}},       // 6
+    {2, false, {32768, 15, 0, 1}, {65536, 14, 20}},       // 7
+    {2, false, {16384, 15, 0, 1}, {32768, 14, 5}},        // 8
+    {2, true, {16384, 15, 0, 1}, {16384, 14, 0}},         // 9
+};
+
+size_t bytes_of(Element element) noexcept {
+  switch (element) {
+    case Element::bf16:
+    case Element::fp16: return 2;
+    case Element::fp32: return 4;
+    default: return 1;
+  }
+}
+
+// Words of raw bytes, which need not be aligned; they are only handed on, never read as words here.
+template <class Word>
+std::span<const Word> words_of(std::span<const uint8_t> raw) noexcept {
+  return {reinterpret_cast<const Word*>(raw.data()), raw.size() / sizeof(Word)};
+}
+
+// The window of keys that holds most of a sample of the words, and the most frequent key outside.
+// held_share: how many of 10,000 keys have a name of their own.
+FloatSplit choose_split(std::span<const uint16_t> words, int extra_bits, int& held_share) {
+  constexpr size_t kRun = 32, kMostSamples = 16384;
+  const size_t keys = size_t(256) << extra_bits;
+  uint32_t counts[1024] = {}, total = 0;
+  const size_t step = std::max<size_t>(1, words.size() / kMostSamples) * kRun;
+  for (size_t at = 0; at < words.size(); at += step)
+    for (size_t i = at; i < std::min(at + kRun, words.size()); ++i, ++total) {
+      uint16_t word;
+      std::memcpy(&word, words.data() + i, 2);
+      ++counts[(word & 0x7fff) >> (7 - extra_bits)];
+    }
+  uint32_t held = 0, best = 0;
+  size_t window = 0;
+  for (size_t key = 0; key < keys; ++key) {
+    held += counts[key];
+    if (key >= size_t(transform::kWindow)) held -= counts[key - transform::kWindow];
+    if (held > best) best = held, window = key + 1 > size_t(transform::kWindow) ? key + 1 - transform::kWindow : 0;
+  }
+  FloatSplit split{extra_bits, uint16_t(window), FloatSplit::kNoKey};
+  uint32_t most = 0;
+  for (size_t key = 0; key < keys; ++key)
+    if ((key < window || key >= window + transform::kWindow) && counts[key] > most)
+      most = counts[key], split.special = uint16_t(key);
+  held_share = int(uint64_t(best + most) * 10000 / total);
+  return split;
+}
+
+void encode_names(std::span<const uint16_t> words, const FloatSplit& split, const LevelRow& level,
+                  std::vector<uint8_t>& out) {
+  ScratchFrame frame;
+  const size_t n = words.size();
+  const auto names = frame.bytes(n), rest = frame.bytes(n);
+  const auto escaped = frame.take<uint16_t>(n + 32);
+  const size_t escapes = split_words(split, words, names.data(), rest.data(), escaped.data());
+  out.insert(out.end(), {kNames, uint8_t(split.extra_bits)});
+  const auto put16 = [&](uint16_t value) { out.insert(out.end(), {uint8_t(value), uint8_t(value >> 8)}); };
+  put16(split.window), put16(split.special);
+  encode_plane(names, 32, level.names, out);
+  entropy::put_varint(out, escapes);
+  if (escapes) {
+    const auto low = frame.bytes(escapes), high = frame.bytes(escapes);
+    for (size_t i = 0; i < escapes; ++i) low[i] = uint8_t(escaped[i]), high[i] = uint8_t(escaped[i] >> 8);
+    encode_plane(low, 256, PlaneOptions{}, out);
+    encode_plane(high, 256, PlaneOptions{}, out);
+  }
+  // The rest is coded where that helps, else packed without holes.
+  const size_t packed = transform::packed_bytes(split.extra_bits, n);
+  out.push_back(1);
+  if (encode_plane_below(rest, 256, level.bytes, packed, out)) return;
+  out.pop_back();
+  out.push_back(0);
+  const size_t at = out.size();
+  out.resize(at + packed);
+  transform::pack_rest(split.extra_bits, rest, out.data() + at);
+}
+
+void encode_keys(std::span<const uint16_t> words, const LevelRow& level, std::vector<uint8_t>& out) {
+  ScratchFrame frame;
+  const auto keys = frame.bytes(words.size()), rest = frame.bytes(words.size());
+  transform::split_keys(words, keys.data(), rest.data());
+  out.push_back(kKeys);
+  PlaneOptions options = level.names;
+  options.stride = 1, options.least_saving = level.bytes.least_saving;
+  encode_plane(keys, 256, options, out);
+  encode_plane(rest, 256, level.bytes, out);
+}
+
+// 16-bit words: the upper halves of fp32 too.
+void encode_words(std::span<const uint16_t> words, bool wide_keys, const LevelRow& level, std::vector<uint8_t>& out) {
+  const size_t begin = out.size();
+  size_t best = ~size_t(0);
+  std::vector<uint8_t> trial;
+  const auto keep = [&](auto&& encode) {
+    trial.clear();
+    encode(trial);
+    if (trial.size() >= best) return;
+    best = trial.size();
+    out.resize(begin);
+    out.insert(out.end(), trial.begin(), trial.end());
+  };
+  int held = 0;
+  for (int extra = level.extra_bits; extra >= 0; --extra) {
+    const FloatSplit split = choose_split(words, extra, held);
+    // Escapes cost bits and time; a level that does not try everything takes the most detail that fits.
+    const bool fits = held >= (extra == 2 ? 9600 : 9900);
+    if (!fits && extra > 0) continue;
+    if (!fits && !level.all_cuts) break;
+    keep([&](std::vector<uint8_t>& to) { encode_names(words, split, level, to); });
+    if (!level.all_cuts) break;
+  }
+  if (best == ~size_t(0) || level.all_cuts || wide_keys)
+    keep([&](std::vector<uint8_t>& to) { encode_keys(words, level, to); });
+}
+
+// Reads words tile by tile.
+class WordDecoder {
+ public:
+  WordDecoder(std::span<const uint8_t>& data, size_t words, ScratchFrame& frame) {
+    ByteReader reader(data, kWhat);
+    cut_ = reader.take<uint8_t>();
+    TERSOR_REQUIRE(cut_ <= kKeys, Code::bad_data, kWhat, ": cut ", int(cut_), ", 0 and 1 are known");
+    names_scratch_ = frame.bytes(kTile), rest_scratch_ = frame.bytes(kTile);
+    if (cut_ == kKeys) {
+      std::span<const uint8_t> rest = reader.take(reader.left());
+      first_.emplace(rest, words, 256);
+      rest_.emplace(rest, words, 256);
+      data = rest;
+      return;
+    }
+    split_.extra_bits = reader.take<uint8_t>();
+    TERSOR_REQUIRE(split_.extra_bits <= transform::kMostExtraBits, Code::bad_data, kWhat, ": ", split_.extra_bits,
+                   " extra bits, at most 2 are known");
+    split_.window = reader.take<uint16_t>(), split_.special = reader.take<uint16_t>();
+    std::span<const uint8_t> rest = reader.take(reader.left());
+    first_.emplace(rest, words, 32);
+    const uint64_t escapes = entropy::take_varint(rest, kWhat);
+    TERSOR_REQUIRE(escapes <= words, Code::bad_data, kWhat, ": ", escapes, " escapes in ", words, " words");
+    if (escapes) {
+      const auto escaped = frame.take<uint16_t>(size_t(escapes));
+      const auto low = frame.bytes(size_t(escapes)), high = frame.bytes(size_t(escapes));
+      const uint8_t* bytes[2];
+      for (int i = 0; i < 2; ++i) {
+        PlaneDecoder plane(rest, size_t(escapes), 256);
+        bytes[i] = plane.next(size_t(escapes), (i ? high : low).data());
+        plane.finish();
+      }
+      for (size_t i = 0; i < escaped.size(); ++i) escaped[i] = uint16_t(bytes[0][i] | bytes[1][i] << 8);
+      escaped_ = escaped;
+    }
+    ByteReader tail(rest, kWhat);
+    const uint8_t coded = tail.take<uint8_t>();
+    TERSOR_REQUIRE(coded <= 1, Code::bad_data, kWhat, ": the rest's kind is ", int(coded), ", 0 and 1 are known");
+    if (coded) {
+      rest = tail.take(tail.left());
+      rest_.emplace(rest, words, 256);
+      data = rest;
+    } else {
+      packed_ = tail.take(transform::packed_bytes(split_.extra_bits, words));
+      data = tail.take(tail.left());
+    }
+  }
+
+  // A tile of kTile words, or what is left.
+  void next(std::span<uint16_t> words) {
+    const uint8_t* first = first_->next(words.size(), names_scratch_.data());
+    const uint8_t* rest;
+    if (rest_) {
+      rest = rest_->next(words.size(), rest_scratch_.data());
+    } else if (split_.extra_bits == 0) {
+      rest = packed_.data();
+      packed_ = packed_.subspan(words.size());
+    } else {
+      transform::unpack_rest(split_.extra_bits, packed_.data(), rest_scratch_.first(words.size()));
+      packed_ = packed_.subspan(transform::packed_bytes(split_.extra_bits, words.size()));
+      rest = rest_scratch_.data();
+    }
+    if (cut_ == kKeys) return transform::merge_keys(first, rest, words);
+    TERSOR_REQUIRE(transform::merge_words(split_, first, rest, words, escaped_), Code::bad_data, kWhat,
+                   ": more escapes than are stored");
+  }
+  void finish() const {
+    first_->finish();
+    if (rest_) rest_->finish();
+    TERSOR_REQUIRE(escaped_.empty(), Code::bad_data, kWhat, ": ", escaped_.size(), " escapes are left");
+  }
+
+ private:
+  uint8_t cut_;
+  FloatSplit split_{};
+  std::optional<PlaneDecoder> first_, rest_;  // names or keys; the rest where it is a plane
+  std::span<const uint8_t> packed_;
+  std::span<const uint16_t> escaped_;
+  std::span<uint8_t> names_scratch_, rest_scratch_;
+};
+static_assert(kTile % transform::kPackBlock == 0);
+
+bool constant(std::span<const uint8_t> raw, size_t width) noexcept {
+  return raw.size() % width == 0 && std::memcmp(raw.data(), raw.data() + width, raw.size() - width) == 0;
+}
+
+}  // namespace
 
 Element element_of(DType dtype) noexcept {
   switch (dtype) {
@@ -15,18 +246,113 @@ Element element_of(DType dtype) noexcept {
   }
 }
 
-size_t chunk_bound(size_t raw_bytes) noexcept { return raw_bytes + 64; }
+size_t chunk_bound(size_t raw_bytes) noexcept { return raw_bytes + 1; }
 
-size_t encode_chunk(Element, std::span<const uint8_t> raw, int level, std::span<uint8_t> coded) {
+size_t encode_chunk(Element element, std::span<const uint8_t> raw, int level, std::span<uint8_t> coded) {
   TERSOR_REQUIRE(level >= kLeastLevel && level <= kMostLevel, Code::bad_call, "level is in 1..9, not ", level);
-  coded[0] = 0;
-  std::memcpy(coded.data() + 1, raw.data(), raw.size());
-  return raw.size() + 1;
+  TERSOR_REQUIRE(!raw.empty() && raw.size() <= kChunkBytes, Code::bad_call, "a chunk has 1..", kChunkBytes,
+                 " bytes, not ", raw.size());
+  TERSOR_REQUIRE(coded.size() >= chunk_bound(raw.size()), Code::bad_call, "a buffer of ", coded.size(), " bytes for ",
+                 chunk_bound(raw.size()));
+  const LevelRow& row = kLevels[level - 1];
+  size_t width = bytes_of(element);
+  if (raw.size() % width) element = Element::bytes, width = 1;
+  std::vector<uint8_t> out;
+  out.reserve(raw.size());
+  ScratchFrame frame;
+  if (raw.size() > width && constant(raw, width)) {
+    out.assign({kConstant, uint8_t(width)});
+    out.insert(out.end(), raw.begin(), raw.begin() + long(width));
+  } else if (element == Element::bytes) {
+    out.push_back(kBytes);
+    encode_plane(raw, 256, row.bytes, out);
+  } else if (width == 2) {
+    out.push_back(kFloat16);
+    encode_words(words_of<uint16_t>(raw), element == Element::fp16, row, out);
+  } else {
+    const auto words = words_of<uint32_t>(raw);
+    const auto upper = frame.take<uint16_t>(words.size());
+    const auto byte1 = frame.bytes(words.size()), byte0 = frame.bytes(words.size());
+    transform::split32(words, upper.data(), byte1.data(), byte0.data());
+    out.push_back(kFloat32);
+    encode_words(upper, false, row, out);
+    encode_plane(byte1, 256, row.bytes, out);
+    encode_plane(byte0, 256, row.bytes, out);
+  }
+  if (out.size() > raw.size()) {
+    coded[0] = kStored;
+    std::memcpy(coded.data() + 1, raw.data(), raw.size());
+    return raw.size() + 1;
+  }
+  std::memcpy(coded.data(), out.data(), out.size());
+  return out.size();
 }
 
 void decode_chunk(std::span<const uint8_t> coded, std::span<uint8_t> raw) {
-  TERSOR_REQUIRE(coded.size() == raw.size() + 1 && coded[0] == 0, Code::bad_data, "chunk of ", coded.size(), " bytes");
-  std::memcpy(raw.data(), coded.data() + 1, raw.size());
+  ByteReader reader(coded, kWhat);
+  const uint8_t method = reader.take<uint8_t>();
+  std::span<const uint8_t> data = reader.take(reader.left());
+  ScratchFrame frame;
+  const auto whole_words = [&](size_t width) {
+    TERSOR_REQUIRE(!raw.empty() && raw.size() % width == 0 && raw.size() <= kChunkBytes, Code::bad_data, kWhat, ": ",
+                   raw.size(), " bytes are not 1..", kChunkBytes, " in elements of ", width);
+    return raw.size() / width;
+  };
+  switch (method) {
+    case kStored:
+      TERSOR_REQUIRE(data.size() == raw.size(), Code::bad_data, kWhat, ": ", data.size(), " stored bytes, ", raw.size(),
+                     " are needed");
+      if (!raw.empty()) std::memcpy(raw.data(), data.data(), raw.size());
+      return;
+    case kConstant: {
+      const size_t width = data.empty() ? 0 : data[0];
+      TERSOR_REQUIRE((width == 1 || width == 2 || width == 4) && data.size() == width + 1, Code::bad_data, kWhat,
+                     ": a constant of ", width, " bytes in ", data.size());
+      whole_words(width);
+      // Doubling copies run at the speed of memory for every width.
+      std::memcpy(raw.data(), data.data() + 1, width);
+      for (size_t done = width; done < raw.size(); done *= 2)
+        std::memcpy(raw.data() + done, raw.data(), std::min(done, raw.size() - done));
+      return;
+    }
+    case kBytes: {
+      whole_words(1);
+      PlaneDecoder plane(data, raw.size(), 256);
+      for (size_t at = 0; at < raw.size(); at += kTile) {
+        const size_t count = std::min(kTile, raw.size() - at);
+        const uint8_t* from = plane.next(count, raw.data() + at);
+        if (from != raw.data() + at) std::memcpy(raw.data() + at, from, count);
+      }
+      plane.finish();
+      break;
+    }
+    case kFloat16: {
+      const size_t words = whole_words(2);
+      WordDecoder decoder(data, words, frame);
+      for (size_t at = 0; at < words; at += kTile)
+        decoder.next({reinterpret_cast<uint16_t*>(raw.data()) + at, std::min(kTile, words - at)});
+      decoder.finish();
+      break;
+    }
+    case kFloat32: {
+      const size_t words = whole_words(4);
+      WordDecoder decoder(data, words, frame);
+      PlaneDecoder plane1(data, words, 256), plane0(data, words, 256);
+      const auto upper = frame.take<uint16_t>(kTile);
+      const auto scratch1 = frame.bytes(kTile), scratch0 = frame.bytes(kTile);
+      for (size_t at = 0; at < words; at += kTile) {
+        const size_t count = std::min(kTile, words - at);
+        decoder.next(upper.first(count));
+        const uint8_t* byte1 = plane1.next(count, scratch1.data());
+        const uint8_t* byte0 = plane0.next(count, scratch0.data());
+        transform::merge32(upper.data(), byte1, byte0, {reinterpret_cast<uint32_t*>(raw.data()) + at, count});
+      }
+      decoder.finish(), plane1.finish(), plane0.finish();
+      break;
+    }
+    default: fail(Code::bad_data, kWhat, ": method ", int(method), ", 0..4 are known");
+  }
+  TERSOR_REQUIRE(data.empty(), Code::bad_data, kWhat, ": ", data.size(), " bytes too many");
 }
 
 }  // namespace tersor::lossless

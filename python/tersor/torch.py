@@ -156,7 +156,9 @@ def compress(tensor: torch.Tensor, *, level: int | None = None) -> torch.Tensor:
 
     tensor: dense, any shape and device. Returns a 1-D uint8 tensor on the CPU, the same bytes as `tersor.compress`.
     """
-    (elements,) = _elements({"": tensor.contiguous()}).values()
+    if isinstance(tensor, torch.Tensor) and tensor.layout == torch.strided:
+        tensor = tensor.contiguous()
+    (elements,) = _elements({"": tensor}).values()
     data = lossless.compress_elements(elements, level, _threads())
     return torch.from_numpy(np.frombuffer(data, np.uint8).copy())  # bytes are read-only, tensors are not
 
@@ -204,6 +206,8 @@ def _elements(tensors: Mapping[str, torch.Tensor]) -> dict[str, lossless.Element
             raise ValueError(f"tensor {name!r}: a torch.Tensor is needed, found {type(tensor).__name__}")
         if tensor.layout != torch.strided:
             raise ValueError(f"tensor {name!r}: a dense tensor is needed (to_dense()), found {tensor.layout}")
+        if tensor.device.type == "meta":
+            raise ValueError(f"tensor {name!r}: a tensor with elements is needed, found one on device meta")
     if shared := [names for names in _shared_names(tensors) if len(names) > 1]:
         raise RuntimeError(f"these tensors share memory and would come back apart: {shared}; save_model handles them")
     elements = {}
@@ -230,7 +234,7 @@ def _shared_names(tensors: Mapping[str, torch.Tensor]) -> list[list[str]]:
     spans = sorted(
         (str(tensor.device), *_span(tensor), name)
         for name, tensor in tensors.items()
-        if tensor.device.type != "meta" and tensor.numel()
+        if tensor.numel() and tensor.device.type != "meta"
     )
     groups: list[list[str]] = []
     device, reach = "", 0

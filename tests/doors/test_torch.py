@@ -104,6 +104,16 @@ def test_refuses_what_safetensors_refuses(tmp_path, case):
     assert not (tmp_path / "m.tsr").exists()
 
 
+def test_a_tensor_without_elements_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="found one on device meta"):
+        tersor.torch.save_file({"a": torch.empty(3, device="meta")}, tmp_path / "m.tsr")
+
+
+def test_strided_bf16_through_dlpack_is_put_in_order():
+    square = torch.randn(5, 7).bfloat16()
+    assert tersor.compress(square.t()) == tersor.compress(square.t().contiguous())
+
+
 def test_rows_of_one_storage_are_taken(tmp_path):
     """Views that do not overlap may be saved, by safetensors and here."""
     square = torch.randn(4, 4)

@@ -39,6 +39,7 @@ def _leave(number: int, frame: FrameType | None) -> None:
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
     from tersor import __version__
+    from tersor.bench import command as measuring
     from tersor.cli import commands
 
     top = argparse.ArgumentParser(
@@ -68,8 +69,7 @@ def parser() -> argparse.ArgumentParser:
     info = command("info", "list what .tsr files hold; decodes nothing")
     info.add_argument("files", nargs="+", metavar="IN", help="a .tsr file")
     _add_json(info)
-    bench = command("bench", "measure tersor beside its peers")
-    _add_bench(bench)
+    measuring.add_arguments(command("bench", "measure tersor beside its peers"))
     return top
 
 
@@ -95,14 +95,6 @@ def _add_habits(command: argparse.ArgumentParser) -> None:
 
 def _add_json(command: argparse.ArgumentParser) -> None:
     command.add_argument("--json", action="store_true", help="one JSON object on stdout, all else on stderr")
-
-
-def _add_bench(command: argparse.ArgumentParser) -> None:
-    try:
-        from tersor.bench import command as bench
-    except ImportError:  # a build without the bench
-        return
-    bench.add_arguments(command)
 
 
 def _threads(text: str) -> int:

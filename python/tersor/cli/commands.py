@@ -12,6 +12,7 @@ from typing import Any
 
 from tersor import FormatError, _core
 from tersor.cli.progress import ProgressLine
+from tersor.cli.text import amount, printable
 
 Row = dict[str, Any]
 
@@ -35,6 +36,8 @@ def info(arguments: argparse.Namespace) -> int:
     """List entries. --json with one file gives that file's object, with several {"files": [...]}."""
     from tersor.cli import listing
 
+    if "-" in arguments.files:
+        return _usage(arguments, "info reads files, not pipes")
     rows, code = [], 0
     for name in arguments.files:
         try:
@@ -83,7 +86,7 @@ def _whole_files(arguments: argparse.Namespace, work: Callable[[str, argparse.Na
         row |= {"seconds": round(seconds, 6), "gbps": round(row["bytes"] / max(seconds, 1e-9) / 1e9, 3)}
         rows.append(row)
         if not arguments.quiet and not arguments.json:
-            print(_sentence(arguments.command, row), file=sys.stderr)
+            print(printable(_sentence(arguments.command, row)), file=sys.stderr)
     if arguments.json:
         print(json.dumps({"files": rows}))
     return code
@@ -129,8 +132,6 @@ def _row(name: str, output: str | None, summary: _core.Summary) -> Row:
 
 
 def _sentence(command: str, row: Row) -> str:
-    from tersor.cli.listing import amount
-
     raw, stored, speed = amount(row["bytes"]), amount(row["stored"]), f"{row['seconds']:.2f} s, {row['gbps']:.2f} GB/s"
     if command == "verify":
         return f"{row['input']}: good, {raw}, hash {row['hash']} ({speed})"
@@ -147,7 +148,7 @@ def _usage(arguments: argparse.Namespace, text: str) -> int:
 def _report(name: str, error: Exception) -> int:
     """One line on stderr. Returns 1 for data and environment, 2 for a call that cannot be meant; bugs are raised."""
     text = _line(error)
-    print(f"tersor: {text}" if name in text else f"tersor: {name}: {text}", file=sys.stderr)
+    print(printable(f"tersor: {text}" if name in text else f"tersor: {name}: {text}"), file=sys.stderr)
     if isinstance(error, (FormatError, OSError, KeyError, MemoryError)):
         return 1
     if isinstance(error, (ValueError, TypeError)):

@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 from tersor import _core
+from tersor.cli.text import amount, printable
 
 
 def facts(name: str) -> dict[str, Any]:
@@ -39,33 +40,19 @@ def show(file: dict[str, Any]) -> None:
         for row in file["tensors"]
     ]
     _print_table(("tensor", "dtype", "shape", "bytes", "stored", "ratio", "codec"), rows, left=(0, 1, 2, 6))
+    noun = "entry" if len(rows) == 1 else "entries"
     ratio = _ratio(file["bytes"] / file["stored"])
     print(
-        f"{file['file']}: version {file['version']}, made from {file['origin']}, {len(rows)} entries, "
+        f"{printable(file['file'])}: version {file['version']}, made from {file['origin']}, {len(rows)} {noun}, "
         f"{amount(file['bytes'])} -> {amount(file['stored'])} (ratio {ratio}), hash {file['hash']}"
     )
-
-
-def amount(count: int) -> str:
-    """90_870_000 -> "90.9 MB"; powers of 1000."""
-    value, unit = float(count), "B"
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if value < 999.5 or unit == "TB":
-            break
-        value /= 1000
-    return f"{count} B" if unit == "B" else f"{value:.3g} {unit}"
-
-
-def printable(name: str) -> str:
-    """A name as a terminal may show it: control characters of a hostile file are escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
 
 
 def _row(entry: _core.Entry) -> dict[str, Any]:
     return {
         "name": entry.name,
         "dtype": entry.dtype,
-        "shape": list(entry.shape),
+        "shape": list(entry.shape) if entry.kind == "tensor" else [entry.nbytes],
         "bytes": entry.nbytes,
         "stored": entry.stored,
         "ratio": round(entry.nbytes / entry.stored, 6) if entry.stored else None,

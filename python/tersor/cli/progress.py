@@ -7,11 +7,11 @@ import time
 from types import TracebackType
 from typing import Any
 
-_PATIENCE_SECONDS = 0.4  # shorter work shows nothing and never loads rich
+_PATIENCE_SECONDS = 0.25  # shorter work shows nothing and never loads rich
 
 
 class ProgressLine:
-    """Context manager; calling it with (bytes done, bytes in all) moves the line."""
+    """Context manager; calling it with (bytes done, bytes in all or 0) moves the line."""
 
     def __init__(self, title: str, *, hidden: bool) -> None:
         self._title, self._hidden = title, hidden or not sys.stderr.isatty()
@@ -32,8 +32,8 @@ class ProgressLine:
             return
         if self._line is None:
             self._line = self._shown()
-            self._task = self._line.add_task(self._title, total=total)
-        self._line.update(self._task, completed=done, total=total)
+            self._task = self._line.add_task(self._title)
+        self._line.update(self._task, completed=done, total=total or None)  # 0: a pipe, whose end is not known
 
     def _shown(self) -> Any:
         from rich.console import Console

@@ -1,0 +1,18 @@
+"""How amounts and names are written for people."""
+
+from __future__ import annotations
+
+
+def amount(count: int) -> str:
+    """90_870_000 -> "90.9 MB"; powers of 1000."""
+    value, unit = float(count), "B"
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if value < 999.5 or unit == "TB":
+            break
+        value /= 1000
+    return f"{count} B" if unit == "B" else f"{value:.3g} {unit}"
+
+
+def printable(name: str) -> str:
+    """A name as a terminal may show it: control characters of a hostile file are escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)

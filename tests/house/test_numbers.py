@@ -1,0 +1,48 @@
+"""README's numbers are those of bench/results: written by bench/report.py, the very function that runs here."""
+
+import importlib.util
+import json
+
+import pytest
+
+ROW = (
+    "case",
+    "impl",
+    "bytes_in",
+    "bytes_out",
+    "encode_gbps",
+    "decode_gbps",
+    "best_peer",
+    "encode_ratio",
+    "decode_ratio",
+    "ceiling",
+    "share_of_ceiling",
+)
+
+
+@pytest.fixture(scope="module")
+def report(root):
+    spec = importlib.util.spec_from_file_location("report", root / "bench" / "report.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_readme_holds_the_results(report, root):
+    readme = (root / "README.md").read_text()
+    assert readme == report.rewrite(readme, report.numbers_table(report.load())), "run bench/report.py"
+
+
+def test_an_edited_number_is_found(report, root):
+    readme = (root / "README.md").read_text()
+    edited = readme.replace(report.BEGIN, report.BEGIN + "\n| x | 99.9 |", 1)
+    assert edited != report.rewrite(edited, report.numbers_table(report.load()))
+
+
+def test_results_have_one_shape(root):
+    for path in sorted((root / "bench" / "results").glob("*.json")):
+        result = json.loads(path.read_text())
+        assert {"cpu", "cores"} <= set(result["machine"]), path.name
+        assert result["rows"], path.name
+        for row in result["rows"]:
+            assert set(ROW) <= set(row), f"{path.name}: {row['case']}, {row['impl']}"

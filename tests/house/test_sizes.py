@@ -1,0 +1,40 @@
+"""A long file is a design question. So is a crowded room, and a large file in git is a mistake."""
+
+import collections
+
+MOST_LINES, MOST_LINES_OF_A_METHOD, MOST_FILES_OF_A_ROOM, MOST_BYTES = 500, 200, 60, 1 << 20
+FAMILIES = ("weights", "budget", "vectors", "kv", "codecs", "links", "prune", "distill", "tokens", "evaluate")
+WRITTEN_BY_HAND = (".cpp", ".h", ".cu", ".cuh", ".def", ".py", ".md", ".toml", ".txt", "Makefile")
+
+
+def breaches(tree: dict[str, bytes]) -> list[str]:
+    found = []
+    rooms: collections.Counter[str] = collections.Counter()
+    for path, content in tree.items():
+        parts = path.split("/")
+        rooms["/".join(parts[:-1])] += parts[0] in ("csrc", "python") and len(parts) > 2
+        lines = content.count(b"\n")
+        is_method = parts[:2] == ["python", "tersor"] and len(parts) > 3 and parts[2] in FAMILIES
+        most = MOST_LINES_OF_A_METHOD if is_method else MOST_LINES
+        if path.endswith(WRITTEN_BY_HAND) and lines > most:
+            found.append(f"{path}: {lines} lines, at most {most}")
+        if len(content) > MOST_BYTES:
+            found.append(f"{path}: {len(content)} bytes, at most {MOST_BYTES}")
+    found += [
+        f"{room}: {count} files, at most {MOST_FILES_OF_A_ROOM}"
+        for room, count in rooms.items()
+        if count > MOST_FILES_OF_A_ROOM
+    ]
+    return found
+
+
+def test_sizes(tree):
+    assert breaches(tree) == []
+
+
+def test_what_is_too_large_is_found():
+    assert breaches({"csrc/core/a.cpp": b"\n" * 501})
+    assert not breaches({"csrc/core/a.cpp": b"\n" * 500})
+    assert breaches({"python/tersor/weights/gptq.py": b"\n" * 201})
+    assert breaches({f"csrc/entropy/u{i}.h": b"" for i in range(61)})
+    assert breaches({"tests/container/golden/v1_a.tsr": b"x" * ((1 << 20) + 1)})
