@@ -124,6 +124,7 @@ void prepare_decode(const Table& table, DecodeTables& out) {
   const bool small = m.buckets == 32;
   out.layout = small ? Layout::alias32 : Layout::alias256;
   out.base = small ? uint8_t(table.first()) : 0;
+  out.slots = nullptr;
   for (int b = 0; b < m.buckets; ++b) {
     const uint32_t own = std::min(m.own[b], m.width - 1), alias = m.alias[b], offset = m.offset[b];
     const uint32_t f = m.frequency[b];
@@ -140,6 +141,20 @@ void prepare_decode(const Table& table, DecodeTables& out) {
     out.plane[2][b] = uint8_t(offset), out.plane[3][b] = uint8_t(offset >> 8);
     out.plane[4][b] = uint8_t(f), out.plane[5][b] = uint8_t(f >> 8);
   }
+}
+
+void prepare_slots(DecodeTables& tables, std::span<uint32_t, kSlots> slots) {
+  const uint32_t width = 1u << log_width(tables.layout);
+  for (uint32_t b = 0; b < kSlots / width; ++b)
+    for (const bool before : {true, false}) {
+      const uint32_t begin = before ? 0 : tables.own[b], end = before ? tables.own[b] : width;
+      if (begin == end) continue;
+      const uint64_t side = tables.side[2 * b + before];
+      const uint32_t symbol = (uint32_t(side >> 32) + tables.base) & 255, offset = uint32_t(side >> 16) & 0xffff;
+      tables.frequency_of[symbol] = uint16_t(side);
+      for (uint32_t r = begin; r < end; ++r) slots[b * width + r] = ((r + offset) & 0xffff) << 8 | symbol;
+    }
+  tables.slots = slots.data();
 }
 
 void prepare_encode(const Table& table, EncodeTables& out, std::span<uint16_t> slot_of) {
@@ -213,7 +228,7 @@ bool choose_direct(std::span<const uint64_t> counts, bool escapes, DirectAlphabe
 
 void prepare_decode(const DirectAlphabet& alphabet, DecodeTables& out) {
   out.layout = Layout::contiguous;
-  out.base = 0;
+  out.base = 0, out.slots = nullptr;
   std::fill(std::begin(out.frequency), std::end(out.frequency), uint16_t(0));
   std::fill(std::begin(out.start), std::end(out.start), uint16_t(0));
   const auto frequencies = alphabet.table.frequencies();
