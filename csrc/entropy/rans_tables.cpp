@@ -53,6 +53,40 @@ AliasMap map_of(const Table& table) {
   return m;
 }
 
+// See EncodeTables::stepped; false where there are too many cuts.
+bool lay_steps(const AliasMap& m, EncodeTables& out) {
+  uint32_t at = 0, piece_start[65];
+  int pieces = 0;
+  const auto lay = [&](uint32_t slot, uint32_t count) {
+    if (count == 0) return;
+    piece_start[pieces] = at;
+    out.shift[pieces++] = uint16_t(slot - at);
+    at += count;
+  };
+  for (uint32_t s = 0; s < 32; ++s) {
+    if (m.frequency[s] <= m.width) {
+      out.place_frequency[s] = m.frequency[s] | (s * m.width) << 16;
+      continue;
+    }
+    out.place_frequency[s] = m.frequency[s] | (at & 0xffff) << 16;
+    lay(s * m.width, m.own[s]);
+    for (uint32_t b = 0; b < 32; ++b)  // ranks of a symbol: its own slots, then what it has elsewhere, upwards
+      if (m.alias[b] == s && m.own[b] < m.width) lay(b * m.width + m.own[b], m.width - m.own[b]);
+  }
+  piece_start[pieces] = kSlots;
+  int piece = 0;
+  for (uint32_t k = 0; k < 64; ++k) {
+    while (piece + 1 < pieces && piece_start[piece + 1] <= k * 1024) ++piece;
+    out.piece[k] = uint16_t(piece);
+    for (int i = 0; i < 3; ++i) {
+      const uint32_t next = piece + i + 1 < pieces ? piece_start[piece + i + 1] : kSlots;
+      out.cut[i][k] = uint16_t(next < (k + 1) * 1024 ? next - 1 : 65535);
+    }
+    if (piece + 4 < pieces && piece_start[piece + 4] < (k + 1) * 1024) return false;
+  }
+  return true;
+}
+
 uint64_t side_of(uint32_t frequency, uint32_t offset, uint32_t symbol) {
   return frequency | uint64_t(offset & 0xffff) << 16 | uint64_t(symbol) << 32;
 }
@@ -122,13 +156,15 @@ void prepare_encode(const Table& table, EncodeTables& out, std::span<uint16_t> s
   const int q = out.quantum_bits = kMostPrecision - table.precision();
   // From and to, in quanta: a run of ranks takes a run of slots.
   const auto place = [&](uint32_t at, uint32_t slot, uint32_t count) {
-    for (uint32_t i = 0; i < count; ++i) slot_of[at + i] = uint16_t(slot + (i << q));
+    uint16_t* const to = slot_of.data() + at;
+    for (uint32_t i = 0; i < count; ++i) to[i] = uint16_t(slot + (i << q));
   };
   for (int b = 0; b < m.buckets; ++b) {
     const uint32_t slot = uint32_t(b) * m.width, lent = m.width - m.own[b];
     place(m.start[b] >> q, slot, m.own[b] >> q);
     place((m.start[m.alias[b]] + ((m.own[b] + m.offset[b]) & 0xffff)) >> q, slot + m.own[b], lent >> q);
   }
+  out.stepped = small && lay_steps(m, out);
 }
 
 bool choose_direct(std::span<const uint64_t> counts, bool escapes, DirectAlphabet& out) {
@@ -202,7 +238,7 @@ void prepare_decode(const DirectAlphabet& alphabet, DecodeTables& out) {
 void prepare_encode(const DirectAlphabet& alphabet, EncodeTables& out) {
   out.layout = Layout::contiguous;
   out.base = 0;
-  out.slot_of = nullptr, out.quantum_bits = 0;
+  out.slot_of = nullptr, out.quantum_bits = 0, out.stepped = false;
   uint32_t start = 0;
   for (int s = 0; s < 32; ++s) {
     const uint32_t f = s < alphabet.names() ? alphabet.table.frequencies()[size_t(s)] : 0;

@@ -87,10 +87,12 @@ TEST_CASE("checkpoint: saved tensors are read back, whole and in ranges, from 1.
   const auto read = all_of(file, 2);
   for (const TensorView& view : tensors.views) {
     const auto found = read.find(view.name);
-    CHECK(found != read.end() && std::equal(view.data.begin(), view.data.end(), found->second.begin(), found->second.end()));
+    CHECK(found != read.end() &&
+          std::equal(view.data.begin(), view.data.end(), found->second.begin(), found->second.end()));
   }
   std::vector<std::thread> readers;
-  for (int threads = 1; threads <= 5; ++threads) readers.emplace_back([&, threads] { CHECK(all_of(file, threads) == read); });
+  for (int threads = 1; threads <= 5; ++threads)
+    readers.emplace_back([&, threads] { CHECK(all_of(file, threads) == read); });
   for (auto& reader : readers) reader.join();
 
   std::vector<TensorFile::Request> requests;
@@ -180,7 +182,8 @@ TEST_CASE("checkpoint: one array") {
 
 TEST_CASE("checkpoint: what cannot be saved is refused before the work") {
   const std::vector<uint8_t> one(1);
-  const auto refuses = [&](std::vector<TensorView> views, const Metadata& metadata, const Options& options, const char* part) {
+  const auto refuses = [&](std::vector<TensorView> views, const Metadata& metadata, const Options& options,
+                           const char* part) {
     return check::error_of([&] { save_tensors(views, metadata, options); }).find(part) != std::string::npos;
   };
   const TensorView good{"a", DType::U8, {1}, one};
