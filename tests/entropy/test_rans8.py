@@ -160,9 +160,9 @@ def test_damage_is_refused_by_both_readers_alike(oracle, by_hand):
     slots = oracle.alias_slots(oracle.Table(frequencies, 13, False))
     block = by_hand.block(symbols.tolist(), [(len(symbols), slots)], 1, 40)
     data = by_hand.stream(len(symbols), 1, by_hand.table(frequencies, 13), [b"\2" + block])
-    changed = [data[:cut] for cut in range(len(data))]
+    changed = [data[:cut] for cut in range(0, len(data), 3)]
     changed += [
-        data[: bit // 8] + bytes([data[bit // 8] ^ 1 << bit % 8]) + data[bit // 8 + 1 :] for bit in range(8 * len(data))
+        data[: bit // 8] + bytes([data[bit // 8] ^ 1 << bit % 8]) + data[bit // 8 + 1 :] for bit in range(0, 8 * len(data), 5)
     ]
     refused = 0
     for bad in changed:
