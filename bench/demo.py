@@ -210,8 +210,9 @@ def peers(model: str, path: Path) -> list[Line]:
 def prove(model: str, path: Path) -> None:
     """The same tensors have the same content hash at any level and through any door, and the model says the same."""
     import safetensors.torch
-    import tersor.torch
     import torch
+
+    import tersor.torch
 
     packed = packed_name(path)
     verified = run_tersor("verify", packed)["files"][0]

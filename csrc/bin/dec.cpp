@@ -18,7 +18,9 @@ constexpr tersor::bin::Door kDoor = {
 
 int main(int argc, char** argv) {
   return tersor::bin::run(kDoor, argc, argv, [](const tersor::bin::Arguments& arguments) {
-    if (arguments.verify) tersor::checkpoint::verify_file(arguments.names[0], arguments.options);
-    else tersor::checkpoint::decompress_file(arguments.names[0], arguments.names[1], arguments.options);
+    if (arguments.verify)
+      tersor::checkpoint::verify_file(arguments.names[0], arguments.options);
+    else
+      tersor::checkpoint::decompress_file(arguments.names[0], arguments.names[1], arguments.options);
   });
 }

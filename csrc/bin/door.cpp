@@ -33,7 +33,8 @@ void install_handlers() {
   for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
     struct sigaction before;
     // nohup and shells' background jobs ignore some: that stays.
-    if (::sigaction(signal, nullptr, &before) == 0 && before.sa_handler != SIG_IGN) ::sigaction(signal, &action, nullptr);
+    if (::sigaction(signal, nullptr, &before) == 0 && before.sa_handler != SIG_IGN)
+      ::sigaction(signal, &action, nullptr);
   }
   action.sa_handler = input_is_gone;
   ::sigaction(SIGBUS, &action, nullptr);
@@ -79,7 +80,8 @@ Arguments parse(const Door& door, int argc, char** argv) {
   }
   const size_t needed = arguments.verify ? 1 : 2;
   if (arguments.names.size() != needed)
-    throw Usage{std::to_string(needed) + " names are needed, " + std::to_string(arguments.names.size()) + " were given"};
+    throw Usage{std::to_string(needed) + " names are needed, " + std::to_string(arguments.names.size()) +
+                " were given"};
   return arguments;
 }
 

@@ -92,7 +92,8 @@ Summary compress_array(container::Sink& sink, const TensorView& array, const Opt
   return pack(sink, false, Origin::array, {&source, 1}, {}, options, pace);
 }
 
-std::vector<uint8_t> save_tensors(std::span<const TensorView> tensors, const Metadata& metadata, const Options& options) {
+std::vector<uint8_t> save_tensors(std::span<const TensorView> tensors, const Metadata& metadata,
+                                  const Options& options) {
   container::MemorySink sink;
   save_tensors(sink, tensors, metadata, options);
   return sink.take();

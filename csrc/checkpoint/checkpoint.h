@@ -54,7 +54,8 @@ std::string restored_name(const std::string& in);
 // Tensors are stored in safetensors' order: wide dtypes first, then by name. Names are unique and not "__metadata__".
 Summary save_tensors(const std::string& out, std::span<const TensorView> tensors, const Metadata& metadata,
                      const Options& options);
-std::vector<uint8_t> save_tensors(std::span<const TensorView> tensors, const Metadata& metadata, const Options& options);
+std::vector<uint8_t> save_tensors(std::span<const TensorView> tensors, const Metadata& metadata,
+                                  const Options& options);
 std::vector<uint8_t> compress_array(const TensorView& array, const Options& options);
 
 // The same into a sink that never waits; its write may be called by any thread, one at a time.
@@ -65,8 +66,8 @@ Summary compress_array(container::Sink& sink, const TensorView& array, const Opt
 // An open .tsr. Immutable after construction: any number of threads may read.
 class TensorFile {
  public:
-  static TensorFile open(const std::string& path);              // mapped
-  static TensorFile view(std::span<const uint8_t> bytes);       // the caller keeps the bytes alive
+  static TensorFile open(const std::string& path);         // mapped
+  static TensorFile view(std::span<const uint8_t> bytes);  // the caller keeps the bytes alive
 
   const std::vector<Entry>& entries() const noexcept;
   const Metadata& metadata() const noexcept;

@@ -62,7 +62,8 @@ FileDescriptor::~FileDescriptor() {
 
 InputFile InputFile::open(const std::string& path, Pace& pace) {
   const bool standard = path == "-";
-  FileDescriptor file(standard ? ::fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 3) : ::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  FileDescriptor file(standard ? ::fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 3)
+                               : ::open(path.c_str(), O_RDONLY | O_CLOEXEC));
   if (file.number() < 0) fail_errno("cannot open " + quoted(path));
   InputFile input;
   if (::fstat(file.number(), &input.status_) != 0) fail_errno("cannot look at " + quoted(path));
@@ -79,8 +80,7 @@ InputFile InputFile::open(const std::string& path, Pace& pace) {
   return input;
 }
 
-InputFile::InputFile(InputFile&& other) noexcept
-    : bytes_(std::exchange(other.bytes_, {})), status_(other.status_) {}
+InputFile::InputFile(InputFile&& other) noexcept : bytes_(std::exchange(other.bytes_, {})), status_(other.status_) {}
 
 InputFile::~InputFile() {
   if (!bytes_.empty()) ::munmap(const_cast<uint8_t*>(bytes_.data()), bytes_.size());
@@ -123,9 +123,11 @@ OutputFile::OutputFile(const std::string& path, const InputFile* input, const Op
   if (keep) mode_ = input->status().st_mode & 0777;
   static std::atomic<unsigned> counter{0};
   for (int attempt = 0; file_.number() < 0; ++attempt) {
-    temporary_ = Temporary(folder_of(path_) + "/.tersor-" + std::to_string(::getpid()) + "-" + std::to_string(counter++) + ".tmp");
+    temporary_ = Temporary(folder_of(path_) + "/.tersor-" + std::to_string(::getpid()) + "-" +
+                           std::to_string(counter++) + ".tmp");
     // Until the mode is set, nobody reads what the input's mode might forbid.
-    file_ = FileDescriptor(::open(temporary_.path().c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, keep ? 0600 : 0666));
+    file_ =
+        FileDescriptor(::open(temporary_.path().c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, keep ? 0600 : 0666));
     if (file_.number() >= 0) break;
     const int number = errno;
     temporary_.release();  // another's file, or none
@@ -170,7 +172,8 @@ void OutputFile::commit() {
   if (::fsync(file_.number()) != 0) fail_write();
   const char* const from = temporary_.path().c_str();
   // Somebody may have made the file meanwhile: without force only an atomic "if it does not exist" will do.
-  int failed = force_ ? ::rename(from, path_.c_str()) : ::renameat2(AT_FDCWD, from, AT_FDCWD, path_.c_str(), RENAME_NOREPLACE);
+  int failed =
+      force_ ? ::rename(from, path_.c_str()) : ::renameat2(AT_FDCWD, from, AT_FDCWD, path_.c_str(), RENAME_NOREPLACE);
   if (failed && !force_ && (errno == EINVAL || errno == ENOSYS)) failed = ::link(from, path_.c_str()) || ::unlink(from);
   if (failed) {
     TERSOR_REQUIRE(errno != EEXIST, Code::environment, "\"", path_, "\" exists; -f (force) overwrites it");

@@ -67,7 +67,7 @@ class OutputFile final : public container::Sink {
   bool blocks() const noexcept { return blocks_; }
   void write(std::span<const uint8_t> bytes) override;
   void write_at(uint64_t offset, std::span<const uint8_t> bytes);  // any thread; seekable outputs only
-  void commit();  // synced, renamed, the folder synced
+  void commit();                                                   // synced, renamed, the folder synced
 
  private:
   void fail_write() const;

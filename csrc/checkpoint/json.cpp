@@ -21,7 +21,8 @@ void append_utf8(std::string& out, uint32_t point) {
 }  // namespace
 
 bool JsonReader::at_end() noexcept {
-  while (at_ < text_.size() && (text_[at_] == ' ' || text_[at_] == '\n' || text_[at_] == '\r' || text_[at_] == '\t')) ++at_;
+  while (at_ < text_.size() && (text_[at_] == ' ' || text_[at_] == '\n' || text_[at_] == '\r' || text_[at_] == '\t'))
+    ++at_;
   return at_ == text_.size();
 }
 
@@ -88,8 +89,10 @@ bool JsonReader::string(std::string& value) {
     const char sign = text_[at_++];
     if (sign == '"') return container::is_utf8(value);
     if (uint8_t(sign) < 0x20) return false;
-    if (sign != '\\') value += sign;
-    else if (!unescape(value)) return false;
+    if (sign != '\\')
+      value += sign;
+    else if (!unescape(value))
+      return false;
   }
   return false;
 }

@@ -10,8 +10,8 @@ namespace tersor::checkpoint {
 class JsonReader {
  public:
   explicit JsonReader(std::string_view text) noexcept : text_(text) {}
-  bool take(char sign) noexcept;       // skips white space before it
-  bool at_end() noexcept;              // nothing but white space is left
+  bool take(char sign) noexcept;          // skips white space before it
+  bool at_end() noexcept;                 // nothing but white space is left
   bool number(uint64_t& value) noexcept;  // digits alone: no sign, point, exponent or leading zero
   bool string(std::string& value);        // escapes undone; UTF-8 in, UTF-8 out
 

@@ -1,6 +1,7 @@
 #include "checkpoint/pack.h"
 
 #include <algorithm>
+#include <memory>
 
 #include "checkpoint/batches.h"
 #include "core/arena.h"
@@ -57,9 +58,12 @@ class Packer {
       const size_t before = 1 + runs.size();
       parallel_for(before + batch.jobs.size(), 1, options_.threads, [&](size_t begin, size_t end) {
         for (size_t task = begin; task < end; ++task) {
-          if (task == 0) write(previous);
-          else if (task < before) hash(runs[task - 1]);
-          else code(batch, task - before, hashed);
+          if (task == 0)
+            write(previous);
+          else if (task < before)
+            hash(runs[task - 1]);
+          else
+            code(batch, task - before, hashed);
         }
       });
       for (size_t i = 0; i < batch.pieces.size(); ++i) {
@@ -91,7 +95,8 @@ class Packer {
       const auto data = sources_[piece.entry].data;
       if (hashed[piece.entry] || data.size() <= lossless::kChunkBytes) continue;
       const size_t begin = piece.chunk * lossless::kChunkBytes;
-      if (runs.empty() || runs.back().entry != piece.entry) runs.push_back({piece.entry, data.subspan(begin, 0), begin == 0, false});
+      if (runs.empty() || runs.back().entry != piece.entry)
+        runs.push_back({piece.entry, data.subspan(begin, 0), begin == 0, false});
       HashRun& run = runs.back();
       run.bytes = {run.bytes.data(), run.bytes.size() + piece.raw_bytes};
       run.last = begin + piece.raw_bytes == data.size();
@@ -108,8 +113,10 @@ class Packer {
       stream.update(run.bytes.subspan(at, std::min(kStep, run.bytes.size() - at)));
       pace_.add(0);
     }
-    if (run.last) index_.entries[run.entry].hash = stream.finish();
-    else unfinished_next_ = stream;
+    if (run.last)
+      index_.entries[run.entry].hash = stream.finish();
+    else
+      unfinished_next_ = stream;
   }
 
   void code(CodedBatch& batch, size_t job_number, const std::vector<uint8_t>& hashed) {
@@ -120,8 +127,10 @@ class Packer {
       const Piece& piece = batch.pieces[i];
       const Source& source = sources_[piece.entry];
       const auto raw = source.data.subspan(piece.chunk * lossless::kChunkBytes, piece.raw_bytes);
-      const auto element = source.kind == container::Kind::tensor ? lossless::element_of(source.dtype) : lossless::Element::bytes;
-      const size_t stored = lossless::encode_chunk(element, raw, options_.level, {at, lossless::chunk_bound(raw.size())});
+      const auto element =
+          source.kind == container::Kind::tensor ? lossless::element_of(source.dtype) : lossless::Element::bytes;
+      const size_t stored =
+          lossless::encode_chunk(element, raw, options_.level, {at, lossless::chunk_bound(raw.size())});
       batch.coded[i] = {uint32_t(stored), crc32c({at, stored})};
       if (raw.size() == source.data.size() && !hashed[piece.entry]) index_.entries[piece.entry].hash = hash128(raw);
       at += stored;

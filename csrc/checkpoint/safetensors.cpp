@@ -16,7 +16,8 @@ bool read_metadata(JsonReader& json, container::Metadata& metadata) {
   do {
     std::string key, value;
     if (!json.string(key) || !json.take(':') || !json.string(value)) return false;
-    if (key.size() > container::kMostNameBytes || !metadata.emplace(std::move(key), std::move(value)).second) return false;
+    if (key.size() > container::kMostNameBytes || !metadata.emplace(std::move(key), std::move(value)).second)
+      return false;
   } while (json.take(','));
   return json.take('}');
 }
@@ -94,14 +95,14 @@ bool read_header(std::string_view text, Safetensors& file) {
     } while (json.take(','));
     if (!json.take('}')) return false;
   }
-  return json.at_end() && file.tensors.size() < container::kMostEntries && file.metadata.size() <= container::kMostMetadata &&
-         names_differ(file.tensors);
+  return json.at_end() && file.tensors.size() < container::kMostEntries &&
+         file.metadata.size() <= container::kMostMetadata && names_differ(file.tensors);
 }
 
 // The place of a dtype in the format's own order; its writer puts the last ones first.
 int order_of(DType dtype) noexcept {
-  constexpr DType kOrder[] = {DType::BOOL, DType::U8,   DType::I8,  DType::F8_E5M2, DType::F8_E4M3, DType::F8_E8M0,
-                              DType::I16,  DType::U16,  DType::F16, DType::BF16,    DType::I32,     DType::U32,
+  constexpr DType kOrder[] = {DType::BOOL, DType::U8,  DType::I8,  DType::F8_E5M2, DType::F8_E4M3, DType::F8_E8M0,
+                              DType::I16,  DType::U16, DType::F16, DType::BF16,    DType::I32,     DType::U32,
                               DType::F32,  DType::C64, DType::F64, DType::I64,     DType::U64};
   return int(std::find(std::begin(kOrder), std::end(kOrder), dtype) - std::begin(kOrder));
 }
@@ -127,7 +128,8 @@ std::optional<Safetensors> parse_safetensors(std::span<const uint8_t> front, uin
   return file;
 }
 
-std::vector<uint8_t> safetensors_header(std::span<const container::Entry> entries, const container::Metadata& metadata) {
+std::vector<uint8_t> safetensors_header(std::span<const container::Entry> entries,
+                                        const container::Metadata& metadata) {
   std::string json = "{";
   if (!metadata.empty()) {
     json += "\"__metadata__\":{";
@@ -157,8 +159,8 @@ std::vector<uint8_t> safetensors_header(std::span<const container::Entry> entrie
   if (json.back() == ',') json.pop_back();
   json += '}';
   json.resize((json.size() + 7) / 8 * 8, ' ');
-  TERSOR_REQUIRE(8 + json.size() <= kMostSafetensorsHeader, Code::bad_data, "a .safetensors header of ", 8 + json.size(),
-                 " bytes is needed, at most ", kMostSafetensorsHeader, " are allowed");
+  TERSOR_REQUIRE(8 + json.size() <= kMostSafetensorsHeader, Code::bad_data, "a .safetensors header of ",
+                 8 + json.size(), " bytes is needed, at most ", kMostSafetensorsHeader, " are allowed");
   std::vector<uint8_t> header(8 + json.size());
   store_le(header.data(), uint64_t(json.size()));
   std::memcpy(header.data() + 8, json.data(), json.size());

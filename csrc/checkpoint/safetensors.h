@@ -33,6 +33,6 @@ std::vector<uint8_t> safetensors_header(std::span<const container::Entry> entrie
 void sort_as_safetensors(std::vector<TensorView>& tensors);
 
 inline constexpr uint64_t kMostSafetensorsHeader = 8 + 100'000'000;  // the format's own limit and the length before it
-inline constexpr const char* kMetadataKey = "__metadata__";  // no tensor may be called so
+inline constexpr const char* kMetadataKey = "__metadata__";          // no tensor may be called so
 
 }  // namespace tersor::checkpoint

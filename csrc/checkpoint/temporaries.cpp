@@ -24,8 +24,8 @@ Slot slots[kSlots];
 }  // namespace
 
 Temporary::Temporary(std::string path) : path_(std::move(path)) {
-  TERSOR_REQUIRE(path_.size() < sizeof slots[0].path, Code::environment, "the path has ", path_.size(), " bytes, at most ",
-                 sizeof slots[0].path - 1, " are allowed");
+  TERSOR_REQUIRE(path_.size() < sizeof slots[0].path, Code::environment, "the path has ", path_.size(),
+                 " bytes, at most ", sizeof slots[0].path - 1, " are allowed");
   for (int i = 0; i < kSlots; ++i) {
     int expected = kFree;
     if (!slots[i].state.compare_exchange_strong(expected, kBusy)) continue;

@@ -24,7 +24,7 @@ namespace {
 // A part of one chunk that somebody wants.
 struct Part {
   size_t entry, chunk;
-  size_t skip;              // raw bytes of the chunk before it
+  size_t skip;  // raw bytes of the chunk before it
   size_t chunk_raw_bytes;
   std::span<uint8_t> out;
 };
@@ -75,8 +75,8 @@ void TensorFile::read_all(std::span<const Request> requests, int threads) const 
     const Entry& entry = entries()[request.entry];
     uint64_t begin = request.begin;
     auto out = request.out;
-    TERSOR_REQUIRE(begin <= entry.raw_bytes && out.size() <= entry.raw_bytes - begin, Code::bad_call, entry.title(), " has ",
-                   entry.raw_bytes, " bytes, ", out.size(), " from byte ", begin, " on were asked");
+    TERSOR_REQUIRE(begin <= entry.raw_bytes && out.size() <= entry.raw_bytes - begin, Code::bad_call, entry.title(),
+                   " has ", entry.raw_bytes, " bytes, ", out.size(), " from byte ", begin, " on were asked");
     while (!out.empty()) {
       const auto chunk = size_t(begin / container::kChunkRawBytes);
       const auto skip = size_t(begin % container::kChunkRawBytes);

@@ -28,7 +28,8 @@ uint64_t raw_sum(const container::Index& index) {
 }
 
 Summary summary_of(const Reader& reader, uint64_t raw_bytes) {
-  return {raw_bytes, reader.file_bytes(), reader.index().hash, std::string(container::origin_name(reader.index().origin))};
+  return {raw_bytes, reader.file_bytes(), reader.index().hash,
+          std::string(container::origin_name(reader.index().origin))};
 }
 
 // Every thread writes what it has decoded: the file system sorts it out.
@@ -105,15 +106,17 @@ class Verifier {
       batch.make_room();
       parallel_for(1 + batch.jobs.size(), 1, threads_, [&](size_t begin, size_t end) {
         for (size_t task = begin; task < end; ++task) {
-          if (task == 0) hash_long(previous);
-          else decode(batch, task - 1);
+          if (task == 0)
+            hash_long(previous);
+          else
+            decode(batch, task - 1);
         }
       });
       std::swap(batch, previous);
     }
     const Hash128 content = container::content_hash(reader_.index().origin, entries);
-    TERSOR_REQUIRE(content == reader_.index().hash, Code::bad_data, "the content hash is ", content.hex(), ", the index says ",
-                   reader_.index().hash.hex());
+    TERSOR_REQUIRE(content == reader_.index().hash, Code::bad_data, "the content hash is ", content.hex(),
+                   ", the index says ", reader_.index().hash.hex());
   }
 
  private:
@@ -163,7 +166,8 @@ void check_header(const Reader& reader) {
                  header.raw_bytes, " bytes, at most ", kMostSafetensorsHeader, " are allowed");
   std::vector<uint8_t> bytes(size_t(header.raw_bytes));
   for (size_t i = 0; i < header.chunks.size(); ++i) {
-    decode_piece(reader, 0, i, std::span(bytes).subspan(i * lossless::kChunkBytes, container::chunk_raw_bytes(bytes.size(), i)));
+    decode_piece(reader, 0, i,
+                 std::span(bytes).subspan(i * lossless::kChunkBytes, container::chunk_raw_bytes(bytes.size(), i)));
   }
   const auto file = parse_safetensors(bytes, raw_sum(index));
   bool same = file && file->header_bytes == bytes.size() && file->metadata == index.metadata &&
@@ -189,8 +193,10 @@ Summary decompress_file(const std::string& in, const std::string& out, const Opt
     Pace pace(options.progress, raw_bytes);
     OutputFile output(out, &input, options, pace);
     output.write(header);
-    if (output.seekable()) decode_anywhere(reader, output, header.size(), options.threads, pace);
-    else decode_in_order(reader, output, options.threads, pace);
+    if (output.seekable())
+      decode_anywhere(reader, output, header.size(), options.threads, pace);
+    else
+      decode_in_order(reader, output, options.threads, pace);
     pace.ask();
     output.commit();
     return summary_of(reader, raw_bytes + header.size());

@@ -12,7 +12,7 @@ inline constexpr std::array<uint8_t, 8> kMagic = {0xd4, 't', 's', 'r', '\r', '\n
 inline constexpr std::array<uint8_t, 8> kEndMagic = {0xd4, 't', 's', 'r', 'e', 'n', 'd', '\n'};
 
 // header:  magic 8 | version u16 | optional features u16 | required features u32
-// trailer: index offset u64 | index bytes u64 | CRC of the index u32 | CRC of header and the 20 bytes before u32 | magic 8
+// trailer: index offset u64 | index bytes u64 | CRC of the index u32 | CRC of all other framing u32 | magic 8
 inline constexpr size_t kTrailerCrcAt = 20;
 
 }  // namespace tersor::container

@@ -32,19 +32,19 @@ void check_entries(Origin origin, std::span<const Entry> entries, Code code) {
     TERSOR_REQUIRE(*entry.same_as < i, code, entry.title(), " points to entry ", *entry.same_as,
                    ", an earlier one than ", i, " is needed");
     const Entry& first = entries[*entry.same_as];
-    TERSOR_REQUIRE(!first.same_as && first.raw_bytes == entry.raw_bytes && first.dtype == entry.dtype &&
-                       first.kind == entry.kind && first.hash == entry.hash && first.codec == entry.codec &&
-                       entry.raw_bytes > 0,
-                   code, entry.title(), " says that it equals ", first.title(), ", whose kind, dtype, size or hash differs");
+    TERSOR_REQUIRE(
+        !first.same_as && first.raw_bytes == entry.raw_bytes && first.dtype == entry.dtype &&
+            first.kind == entry.kind && first.hash == entry.hash && first.codec == entry.codec && entry.raw_bytes > 0,
+        code, entry.title(), " says that it equals ", first.title(), ", whose kind, dtype, size or hash differs");
   }
-  const size_t plain = size_t(std::count_if(entries.begin(), entries.end(),
-                                            [](const Entry& entry) { return entry.kind == Kind::bytes; }));
+  const size_t plain = size_t(
+      std::count_if(entries.begin(), entries.end(), [](const Entry& entry) { return entry.kind == Kind::bytes; }));
   const bool fits = origin == Origin::safetensors ? plain == 1 && entries[0].kind == Kind::bytes
                     : origin == Origin::tensors   ? plain == 0
                     : origin == Origin::file      ? plain == 1 && entries.size() == 1
                                                   : plain == 0 && entries.size() == 1;
-  TERSOR_REQUIRE(fits, code, "origin ", origin_name(origin), " does not allow ", entries.size(), " entries with ", plain,
-                 " of plain bytes among them");
+  TERSOR_REQUIRE(fits, code, "origin ", origin_name(origin), " does not allow ", entries.size(), " entries with ",
+                 plain, " of plain bytes among them");
 }
 
 class ByteWriter {
@@ -113,7 +113,8 @@ Entry take_entry(ByteReader& in, uint64_t& offset, uint64_t chunks_end) {
   entry.hash = Hash128::of_bytes(in.take(16).first<16>());
   if (entry.kind == Kind::tensor) {
     const auto known = dtype_numbered(dtype);
-    TERSOR_REQUIRE(known, Code::bad_data, entry.title(), " has dtype number ", int(dtype), ", which tersor " TERSOR_VERSION " does not know");
+    TERSOR_REQUIRE(known, Code::bad_data, entry.title(), " has dtype number ", int(dtype),
+                   ", which tersor " TERSOR_VERSION " does not know");
     entry.dtype = *known;
     const uint64_t needed = bytes_of(entry.dtype, entry.shape);
     TERSOR_REQUIRE(needed == entry.raw_bytes, Code::bad_data, entry.title(), " says ", entry.raw_bytes, " bytes, ",
@@ -148,7 +149,8 @@ void skip_extensions(ByteReader& in) {
     const auto required = in.take<uint8_t>();
     TERSOR_REQUIRE(required <= 1, Code::bad_data, "extension \"", name, "\" has flag ", int(required),
                    ", 0 (optional) or 1 (required) is needed");
-    TERSOR_REQUIRE(!required, Code::bad_data, "the file requires the extension \"", name, "\", which tersor " TERSOR_VERSION " does not know");
+    TERSOR_REQUIRE(!required, Code::bad_data, "the file requires the extension \"", name,
+                   "\", which tersor " TERSOR_VERSION " does not know");
     in.take(in.take<uint64_t>());
   }
 }
@@ -239,16 +241,19 @@ Index parse_index(std::span<const uint8_t> bytes, uint64_t chunks_end) {
   index.origin = Origin(origin);
   const auto entries = in.take<uint32_t>();
   const auto pairs = in.take<uint32_t>();
-  TERSOR_REQUIRE(entries <= kMostEntries, Code::bad_data, "index: ", entries, " entries, at most ", kMostEntries, " are allowed");
-  TERSOR_REQUIRE(pairs <= kMostMetadata, Code::bad_data, "index: ", pairs, " metadata pairs, at most ", kMostMetadata, " are allowed");
+  TERSOR_REQUIRE(entries <= kMostEntries, Code::bad_data, "index: ", entries, " entries, at most ", kMostEntries,
+                 " are allowed");
+  TERSOR_REQUIRE(pairs <= kMostMetadata, Code::bad_data, "index: ", pairs, " metadata pairs, at most ", kMostMetadata,
+                 " are allowed");
   index.hash = Hash128::of_bytes(in.take(16).first<16>());
   constexpr size_t kLeastEntryBytes = 36;
-  TERSOR_REQUIRE(entries <= in.left() / kLeastEntryBytes, Code::bad_data, "index: ", entries, " entries do not fit into ",
-                 in.left(), " bytes");
+  TERSOR_REQUIRE(entries <= in.left() / kLeastEntryBytes, Code::bad_data, "index: ", entries,
+                 " entries do not fit into ", in.left(), " bytes");
   index.entries.reserve(entries);
   uint64_t offset = kHeaderBytes;
   for (uint32_t i = 0; i < entries; ++i) index.entries.push_back(take_entry(in, offset, chunks_end));
-  TERSOR_REQUIRE(offset == chunks_end, Code::bad_data, "the chunks end at byte ", offset, ", the index begins at ", chunks_end);
+  TERSOR_REQUIRE(offset == chunks_end, Code::bad_data, "the chunks end at byte ", offset, ", the index begins at ",
+                 chunks_end);
   for (uint32_t i = 0; i < pairs; ++i) {
     std::string key = take_text(in, kMostNameBytes, "index: a metadata key");
     TERSOR_REQUIRE(index.metadata.empty() || index.metadata.rbegin()->first < key, Code::bad_data,
@@ -272,7 +277,10 @@ bool is_utf8(std::string_view text) noexcept {
     }
     // The first continuation byte's range shuts out overlong forms, surrogates and what lies above U+10FFFF.
     const uint8_t lead = *at;
-    const int more = lead >= 0xc2 && lead <= 0xdf ? 1 : lead >= 0xe0 && lead <= 0xef ? 2 : lead >= 0xf0 && lead <= 0xf4 ? 3 : 0;
+    const int more = lead >= 0xc2 && lead <= 0xdf   ? 1
+                     : lead >= 0xe0 && lead <= 0xef ? 2
+                     : lead >= 0xf0 && lead <= 0xf4 ? 3
+                                                    : 0;
     if (more == 0 || end - at <= more) return false;
     const uint8_t least = lead == 0xe0 ? 0xa0 : lead == 0xf0 ? 0x90 : 0x80;
     const uint8_t most = lead == 0xed ? 0x9f : lead == 0xf4 ? 0x8f : 0xbf;

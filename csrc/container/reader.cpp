@@ -34,13 +34,13 @@ bool looks_like_tsr(std::span<const uint8_t> front) noexcept {
 }
 
 Reader::Reader(std::span<const uint8_t> file) : file_(file) {
-  TERSOR_REQUIRE(looks_like_tsr(file), Code::bad_data, "not a .tsr file: it begins with ",
-                 first_bytes(file), ", a .tsr with ", first_bytes(kMagic));
+  TERSOR_REQUIRE(looks_like_tsr(file), Code::bad_data, "not a .tsr file: it begins with ", first_bytes(file),
+                 ", a .tsr with ", first_bytes(kMagic));
   TERSOR_REQUIRE(file.size() >= kHeaderBytes + kTrailerBytes, Code::bad_data, "the file has ", file.size(),
                  " bytes, a .tsr has at least ", kHeaderBytes + kTrailerBytes, ": truncated?");
   version_ = load_le<uint16_t>(file.data() + 8);
-  TERSOR_REQUIRE(version_ == kVersion, Code::bad_data, "the file has version ", version_, ", tersor " TERSOR_VERSION
-                 " reads version ", kVersion);
+  TERSOR_REQUIRE(version_ == kVersion, Code::bad_data, "the file has version ", version_,
+                 ", tersor " TERSOR_VERSION " reads version ", kVersion);
   const auto required = load_le<uint32_t>(file.data() + 12);
   TERSOR_REQUIRE(required == 0, Code::bad_data, "the file requires feature ", std::countr_zero(required),
                  ", which tersor " TERSOR_VERSION " does not know");
@@ -50,14 +50,14 @@ Reader::Reader(std::span<const uint8_t> file) : file_(file) {
                  "the file does not end as a .tsr does: truncated, or something follows it");
   const uint32_t frame_crc = crc32c(trailer.first(kTrailerCrcAt), crc32c(file.first(kHeaderBytes)));
   const auto said = load_le<uint32_t>(trailer.data() + kTrailerCrcAt);
-  TERSOR_REQUIRE(said == frame_crc, Code::bad_data, "header or trailer are damaged: their CRC is ", hex(frame_crc), ", ",
-                 hex(said), " is needed");
+  TERSOR_REQUIRE(said == frame_crc, Code::bad_data, "header or trailer are damaged: their CRC is ", hex(frame_crc),
+                 ", ", hex(said), " is needed");
   const auto offset = load_le<uint64_t>(trailer.data());
   const auto length = load_le<uint64_t>(trailer.data() + 8);
   const uint64_t room = file.size() - kHeaderBytes - kTrailerBytes;
-  TERSOR_REQUIRE(length <= room && offset == file.size() - kTrailerBytes - length, Code::bad_data, "the index has offset ",
-                 offset, " and ", length, " bytes, they must end at byte ", file.size() - kTrailerBytes,
-                 ": truncated, or joined to something else?");
+  TERSOR_REQUIRE(length <= room && offset == file.size() - kTrailerBytes - length, Code::bad_data,
+                 "the index has offset ", offset, " and ", length, " bytes, they must end at byte ",
+                 file.size() - kTrailerBytes, ": truncated, or joined to something else?");
   const auto bytes = file.subspan(size_t(offset), size_t(length));
   const uint32_t index_crc = crc32c(bytes);
   const auto index_said = load_le<uint32_t>(trailer.data() + 16);
@@ -75,8 +75,8 @@ std::span<const uint8_t> Reader::chunk(const Entry& entry, size_t i) const {
   const Chunk& chunk = entry.chunks[i];
   const auto bytes = file_.subspan(size_t(chunk.offset), chunk.stored_bytes);
   const uint32_t crc = crc32c(bytes);
-  TERSOR_REQUIRE(crc == chunk.crc, Code::bad_data, entry.title(), ": chunk ", i, " is damaged: its CRC is ", hex(crc), ", ",
-                 hex(chunk.crc), " is needed");
+  TERSOR_REQUIRE(crc == chunk.crc, Code::bad_data, entry.title(), ": chunk ", i, " is damaged: its CRC is ", hex(crc),
+                 ", ", hex(chunk.crc), " is needed");
   return bytes;
 }
 

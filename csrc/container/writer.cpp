@@ -30,8 +30,8 @@ void Writer::put(std::span<const uint8_t> bytes) {
 uint64_t Writer::finish(const Index& index) {
   uint64_t chunks_end = kHeaderBytes;
   for (const Entry& entry : index.entries) chunks_end += entry.stored_bytes();
-  TERSOR_REQUIRE(chunks_end == written_, Code::bad_call, "the index lists chunks up to byte ", chunks_end, ", ", written_,
-                 " bytes were written");
+  TERSOR_REQUIRE(chunks_end == written_, Code::bad_call, "the index lists chunks up to byte ", chunks_end, ", ",
+                 written_, " bytes were written");
   const auto bytes = index_bytes(index);
   const auto header = header_bytes();
   std::array<uint8_t, kTrailerBytes> trailer;

@@ -6,9 +6,7 @@ namespace tersor {
 namespace {
 
 constexpr Variant<uint32_t(std::span<const uint8_t>, uint32_t) noexcept> kCrc32c[] = {
-    {Isa::scalar, crc32c_scalar},
-    TERSOR_X86({Isa::avx2, crc32c_avx2}, )
-};
+    {Isa::scalar, crc32c_scalar}, TERSOR_X86({Isa::avx2, crc32c_avx2}, )};
 
 }  // namespace
 

@@ -38,8 +38,10 @@ class HashStream {
 
 // Takes stripes of 64 bytes from the start of a block of 1024 on and scrambles behind every full block.
 // stripes.size() is a multiple of 64; secret has 192 bytes.
-void hash_stripes_scalar(std::span<uint64_t, 8> lanes, std::span<const uint8_t> stripes, const uint8_t* secret) noexcept;
+void hash_stripes_scalar(std::span<uint64_t, 8> lanes, std::span<const uint8_t> stripes,
+                         const uint8_t* secret) noexcept;
 void hash_stripes_avx2(std::span<uint64_t, 8> lanes, std::span<const uint8_t> stripes, const uint8_t* secret) noexcept;
-void hash_stripes_avx512(std::span<uint64_t, 8> lanes, std::span<const uint8_t> stripes, const uint8_t* secret) noexcept;
+void hash_stripes_avx512(std::span<uint64_t, 8> lanes, std::span<const uint8_t> stripes,
+                         const uint8_t* secret) noexcept;
 
 }  // namespace tersor

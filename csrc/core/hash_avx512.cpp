@@ -17,7 +17,8 @@ static inline __m512i accumulate(__m512i lanes, __m512i words, __m512i secret) {
 
 }  // namespace
 
-void hash_stripes_avx512(std::span<uint64_t, 8> lanes, std::span<const uint8_t> stripes, const uint8_t* secret) noexcept {
+void hash_stripes_avx512(std::span<uint64_t, 8> lanes, std::span<const uint8_t> stripes,
+                         const uint8_t* secret) noexcept {
   const __m512i prime = _mm512_set1_epi64(0x9e3779b1);
   __m512i state = _mm512_loadu_si512(lanes.data());
   const uint8_t* at = stripes.data();

@@ -4,7 +4,8 @@
 
 namespace tersor {
 
-void hash_stripes_scalar(std::span<uint64_t, 8> lanes, std::span<const uint8_t> stripes, const uint8_t* secret) noexcept {
+void hash_stripes_scalar(std::span<uint64_t, 8> lanes, std::span<const uint8_t> stripes,
+                         const uint8_t* secret) noexcept {
   constexpr uint64_t kPrime32_1 = 0x9e3779b1;
   size_t in_block = 0;
   for (size_t at = 0; at < stripes.size(); at += 64) {

@@ -107,17 +107,22 @@ struct Alias256 : WordSymbols {
 // and product lose less than 2^-23 each and the reciprocal less than 2.5 * 2^-23, relative; the quotient is below
 // 2^16, so before truncation it is short by less than 0.04. tests/entropy/rans_check.cpp tries every frequency.
 //
-// What a vector gather would fetch is fetched by scalar loads, which cost a third of it where gathers are guarded by
-// microcode: frequencies of the large alphabet for a row ahead, alias slots into `slot`, which the next row reads. Both
-// are written long before they are read as vectors, since such a load waits until narrow stores have left the core.
-template <bool kSmall, bool kAlias>
+// Slots: `start + rank` in the contiguous layout; by pieces in registers where the table allows it (kSteps); else
+// fetched one by one (kFetch). A vector gather is no faster where microcode guards against gather data sampling.
+// What is fetched is written long before it is read as a vector, since such a load waits until narrow stores have left
+// the core: frequencies of the large alphabet for a row ahead, slots into `slot`, which the next row reads.
+enum class Slots { kContiguous, kSteps, kFetch };
+
+template <bool kSmall, Slots kSlotsBy>
 static __attribute__((noinline)) void encode(const EncodeTables& t, EncodeStates& states, int groups, size_t rows,
                                              const uint8_t* symbols) {
   constexpr int kDown = _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC;
   constexpr int kStep = 2;  // the two halves of a group
+  constexpr bool kAlias = kSlotsBy == Slots::kFetch, kSteps = kSlotsBy == Slots::kSteps;
+  const uint32_t* const frequencies = kSteps ? t.place_frequency : t.frequency_start;
   const __m512i base = _mm512_set1_epi32(t.base), word = _mm512_set1_epi32(0xffff);
-  const __m512i packed_low = _mm512_load_si512(t.frequency_start);
-  const __m512i packed_high = _mm512_load_si512(t.frequency_start + 16);
+  const __m512i packed_low = _mm512_load_si512(frequencies);
+  const __m512i packed_high = _mm512_load_si512(frequencies + 16);
   const __m512 reciprocal_low = _mm512_load_ps(t.reciprocal), reciprocal_high = _mm512_load_ps(t.reciprocal + 16);
   const uint16_t* const slot_of = t.slot_of;
   const int lanes = groups * kGroupLanes;
@@ -197,6 +202,29 @@ static __attribute__((noinline)) void encode(const EncodeTables& t, EncodeStates
         quotient[j] = _mm512_mask_add_epi32(quotient[j], more, quotient[j], _mm512_set1_epi32(1));
         rank[j] = _mm512_mask_sub_epi32(rank[j], more, rank[j], f[j]);
       }
+      if constexpr (kSteps) {
+        // Both halves as words: packing and unpacking within 128-bit parts undo each other.
+        __m512i slots[kStep];
+        TERSOR_EACH slots[j] = _mm512_add_epi32(_mm512_srli_epi32(packed[j], 16), rank[j]);
+        __m512i place16 = _mm512_packus_epi32(_mm512_and_si512(slots[0], word), _mm512_and_si512(slots[1], word));
+        const __mmask32 large = _mm512_cmpgt_epu16_mask(_mm512_packus_epi32(f[0], f[1]), _mm512_set1_epi16(2048));
+        const __m512i at1024 = _mm512_srli_epi16(place16, 10), minus_one = _mm512_set1_epi16(-1);
+        const auto look_up = [&](const uint16_t* table, __m512i index) {
+          return _mm512_permutex2var_epi16(_mm512_load_si512(table), index, _mm512_load_si512(table + 32));
+        };
+        __m512i piece = look_up(t.piece, at1024);
+#pragma GCC unroll 3
+        for (int i = 0; i < 3; ++i) {
+          const __mmask32 behind_cut = _mm512_cmpgt_epu16_mask(place16, look_up(t.cut[i], at1024));
+          piece = _mm512_mask_sub_epi16(piece, behind_cut, piece, minus_one);
+        }
+        place16 = _mm512_mask_add_epi16(place16, large, place16, look_up(t.shift, piece));
+        const __m512i zero = _mm512_setzero_si512();
+        slots[0] = _mm512_unpacklo_epi16(place16, zero), slots[1] = _mm512_unpackhi_epi16(place16, zero);
+        TERSOR_EACH _mm512_store_si512(states.x + g * kGroupLanes + 16 * j,
+                                       _mm512_or_si512(_mm512_slli_epi32(quotient[j], 16), slots[j]));
+        continue;
+      }
       TERSOR_EACH {
         const int at = g * kGroupLanes + 16 * j;
         const __m512i slots = _mm512_add_epi32(_mm512_srli_epi32(packed[j], 16), rank[j]);
@@ -237,10 +265,13 @@ bool decode_rows_avx512(const DecodeTables& tables, DecodeStates& states, int gr
 
 void encode_rows_avx512(const EncodeTables& tables, EncodeStates& states, int groups, size_t rows,
                         const uint8_t* symbols) noexcept {
+  using avx512::Slots;
   switch (tables.layout) {
-    case Layout::alias32: return avx512::encode<true, true>(tables, states, groups, rows, symbols);
-    case Layout::alias256: return avx512::encode<false, true>(tables, states, groups, rows, symbols);
-    case Layout::contiguous: return avx512::encode<true, false>(tables, states, groups, rows, symbols);
+    case Layout::alias32:
+      if (tables.stepped) return avx512::encode<true, Slots::kSteps>(tables, states, groups, rows, symbols);
+      return avx512::encode<true, Slots::kFetch>(tables, states, groups, rows, symbols);
+    case Layout::alias256: return avx512::encode<false, Slots::kFetch>(tables, states, groups, rows, symbols);
+    case Layout::contiguous: return avx512::encode<true, Slots::kContiguous>(tables, states, groups, rows, symbols);
   }
 }
 

@@ -53,6 +53,40 @@ AliasMap map_of(const Table& table) {
   return m;
 }
 
+// See EncodeTables::stepped; false where there are too many cuts.
+bool lay_steps(const AliasMap& m, EncodeTables& out) {
+  uint32_t at = 0, piece_start[65];
+  int pieces = 0;
+  const auto lay = [&](uint32_t slot, uint32_t count) {
+    if (count == 0) return;
+    piece_start[pieces] = at;
+    out.shift[pieces++] = uint16_t(slot - at);
+    at += count;
+  };
+  for (uint32_t s = 0; s < 32; ++s) {
+    if (m.frequency[s] <= m.width) {
+      out.place_frequency[s] = m.frequency[s] | (s * m.width) << 16;
+      continue;
+    }
+    out.place_frequency[s] = m.frequency[s] | (at & 0xffff) << 16;
+    lay(s * m.width, m.own[s]);
+    for (uint32_t b = 0; b < 32; ++b)  // ranks of a symbol: its own slots, then what it has elsewhere, upwards
+      if (m.alias[b] == s && m.own[b] < m.width) lay(b * m.width + m.own[b], m.width - m.own[b]);
+  }
+  piece_start[pieces] = kSlots;
+  int piece = 0;
+  for (uint32_t k = 0; k < 64; ++k) {
+    while (piece + 1 < pieces && piece_start[piece + 1] <= k * 1024) ++piece;
+    out.piece[k] = uint16_t(piece);
+    for (int i = 0; i < 3; ++i) {
+      const uint32_t next = piece + i + 1 < pieces ? piece_start[piece + i + 1] : kSlots;
+      out.cut[i][k] = uint16_t(next < (k + 1) * 1024 ? next - 1 : 65535);
+    }
+    if (piece + 4 < pieces && piece_start[piece + 4] < (k + 1) * 1024) return false;
+  }
+  return true;
+}
+
 uint64_t side_of(uint32_t frequency, uint32_t offset, uint32_t symbol) {
   return frequency | uint64_t(offset & 0xffff) << 16 | uint64_t(symbol) << 32;
 }
@@ -90,6 +124,7 @@ void prepare_decode(const Table& table, DecodeTables& out) {
   const bool small = m.buckets == 32;
   out.layout = small ? Layout::alias32 : Layout::alias256;
   out.base = small ? uint8_t(table.first()) : 0;
+  out.slots = nullptr;
   for (int b = 0; b < m.buckets; ++b) {
     const uint32_t own = std::min(m.own[b], m.width - 1), alias = m.alias[b], offset = m.offset[b];
     const uint32_t f = m.frequency[b];
@@ -108,6 +143,20 @@ void prepare_decode(const Table& table, DecodeTables& out) {
   }
 }
 
+void prepare_slots(DecodeTables& tables, std::span<uint32_t, kSlots> slots) {
+  const uint32_t width = 1u << log_width(tables.layout);
+  for (uint32_t b = 0; b < kSlots / width; ++b)
+    for (const bool before : {true, false}) {
+      const uint32_t begin = before ? 0 : tables.own[b], end = before ? tables.own[b] : width;
+      if (begin == end) continue;
+      const uint64_t side = tables.side[2 * b + before];
+      const uint32_t symbol = (uint32_t(side >> 32) + tables.base) & 255, offset = uint32_t(side >> 16) & 0xffff;
+      tables.frequency_of[symbol] = uint16_t(side);
+      for (uint32_t r = begin; r < end; ++r) slots[b * width + r] = ((r + offset) & 0xffff) << 8 | symbol;
+    }
+  tables.slots = slots.data();
+}
+
 void prepare_encode(const Table& table, EncodeTables& out, std::span<uint16_t> slot_of) {
   TERSOR_ASSERT(slot_of.size() >= slot_entries(table));
   const AliasMap m = map_of(table);
@@ -122,13 +171,15 @@ void prepare_encode(const Table& table, EncodeTables& out, std::span<uint16_t> s
   const int q = out.quantum_bits = kMostPrecision - table.precision();
   // From and to, in quanta: a run of ranks takes a run of slots.
   const auto place = [&](uint32_t at, uint32_t slot, uint32_t count) {
-    for (uint32_t i = 0; i < count; ++i) slot_of[at + i] = uint16_t(slot + (i << q));
+    uint16_t* const to = slot_of.data() + at;
+    for (uint32_t i = 0; i < count; ++i) to[i] = uint16_t(slot + (i << q));
   };
   for (int b = 0; b < m.buckets; ++b) {
     const uint32_t slot = uint32_t(b) * m.width, lent = m.width - m.own[b];
     place(m.start[b] >> q, slot, m.own[b] >> q);
     place((m.start[m.alias[b]] + ((m.own[b] + m.offset[b]) & 0xffff)) >> q, slot + m.own[b], lent >> q);
   }
+  out.stepped = small && lay_steps(m, out);
 }
 
 bool choose_direct(std::span<const uint64_t> counts, bool escapes, DirectAlphabet& out) {
@@ -177,7 +228,7 @@ bool choose_direct(std::span<const uint64_t> counts, bool escapes, DirectAlphabe
 
 void prepare_decode(const DirectAlphabet& alphabet, DecodeTables& out) {
   out.layout = Layout::contiguous;
-  out.base = 0;
+  out.base = 0, out.slots = nullptr;
   std::fill(std::begin(out.frequency), std::end(out.frequency), uint16_t(0));
   std::fill(std::begin(out.start), std::end(out.start), uint16_t(0));
   const auto frequencies = alphabet.table.frequencies();
@@ -202,7 +253,7 @@ void prepare_decode(const DirectAlphabet& alphabet, DecodeTables& out) {
 void prepare_encode(const DirectAlphabet& alphabet, EncodeTables& out) {
   out.layout = Layout::contiguous;
   out.base = 0;
-  out.slot_of = nullptr, out.quantum_bits = 0;
+  out.slot_of = nullptr, out.quantum_bits = 0, out.stepped = false;
   uint32_t start = 0;
   for (int s = 0; s < 32; ++s) {
     const uint32_t f = s < alphabet.names() ? alphabet.table.frequencies()[size_t(s)] : 0;

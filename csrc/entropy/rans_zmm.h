@@ -117,9 +117,6 @@ __attribute__((noinline)) bool decode(const DecodeTables& tables, DecodeStates& 
     _mm512_store_si512(local.low + kGroupLanes * (set + j), _mm512_mask_mov_epi16(word, stay[j], pending[j]));
   };
   for (size_t row = 0; row < rows; ++row) {
-    if (row % kGroups == 0)  // a row reads at most 64 bytes a group, and 64 * groups bytes below floor are ours
-      for (int g = 0; g < kGroups; ++g)
-        if (local.words[g] < floor) return false;
 #pragma GCC unroll 4
     for (int set = 0; set < kGroups; set += kStep, out += kGroupLanes * kStep) {
       __m512i low[kStep], high[kStep], symbol[kStep], f[kStep], rank[kStep];
@@ -150,6 +147,11 @@ __attribute__((noinline)) bool decode(const DecodeTables& tables, DecodeStates& 
       }
       Tables::template store<kStep>(out, symbol, t.base);
     }
+    // A row reads at most 64 bytes a group, and 64 * groups bytes below floor are ours. Checked at a row's end: at its
+    // beginning the last set's words of the row before are still to come, and the last row's would be one too many.
+    if (row % kGroups == kGroups - 1)
+      for (int g = 0; g < kGroups; ++g)
+        if (local.words[g] < floor) return false;
   }
   if (rows > 0) TERSOR_EACH fetch(kGroups - kStep, j);
   for (int g = 0; g < kGroups; ++g) {

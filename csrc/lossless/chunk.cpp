@@ -30,7 +30,7 @@ constexpr LevelRow kLevels[] = {
     {0, false, {1 << 20, 13, 0, 8}, {1 << 20, 12, 500}},  // 1
     {0, false, {65536, 13, 0, 8}, {1 << 20, 13, 300}},    // 2
     {1, false, {1 << 20, 13, 0, 8}, {1 << 20, 13, 200}},  // 3
-    {1, false, {65536, 14, 0, 4}, {1 << 18, 13, 200}},    // 4
+    {1, false, {65536, 14, 0, 8}, {1 << 18, 13, 200}},    // 4
     {1, false, {32768, 14, 0, 1}, {65536, 14, 100}},      // 5
     {2, false, {65536, 14, 0, 1}, {65536, 14, 50}},       // 6
     {2, false, {32768, 15, 0, 1}, {65536, 14, 20}},       // 7
@@ -56,7 +56,7 @@ std::span<const Word> words_of(std::span<const uint8_t> raw) noexcept {
 // The window of keys that holds most of a sample of the words, and the most frequent key outside.
 // held_share: how many of 10,000 keys have a name of their own.
 FloatSplit choose_split(std::span<const uint16_t> words, int extra_bits, int& held_share) {
-  constexpr size_t kRun = 32, kMostSamples = 16384;
+  constexpr size_t kRun = 32, kMostSamples = 4096;
   const size_t keys = size_t(256) << extra_bits;
   uint32_t counts[1024] = {}, total = 0;
   const size_t step = std::max<size_t>(1, words.size() / kMostSamples) * kRun;
@@ -106,9 +106,8 @@ void encode_names(std::span<const uint16_t> words, const FloatSplit& split, cons
   if (encode_plane_below(rest, 256, level.bytes, packed, out)) return;
   out.pop_back();
   out.push_back(0);
-  const size_t at = out.size();
-  out.resize(at + packed);
-  transform::pack_rest(split.extra_bits, rest, out.data() + at);
+  transform::pack_rest(split.extra_bits, rest, names.data());  // the names are coded: their place is free
+  out.insert(out.end(), names.data(), names.data() + packed);
 }
 
 void encode_keys(std::span<const uint16_t> words, const LevelRow& level, std::vector<uint8_t>& out) {
@@ -122,31 +121,28 @@ void encode_keys(std::span<const uint16_t> words, const LevelRow& level, std::ve
   encode_plane(rest, 256, level.bytes, out);
 }
 
-// 16-bit words: the upper halves of fp32 too.
+// 16-bit words: the upper halves of fp32 too. Escapes cost bits and time: a level that does not try everything takes
+// the most detail that keeps them rare, else whole keys.
 void encode_words(std::span<const uint16_t> words, bool wide_keys, const LevelRow& level, std::vector<uint8_t>& out) {
-  const size_t begin = out.size();
-  size_t best = ~size_t(0);
-  std::vector<uint8_t> trial;
-  const auto keep = [&](auto&& encode) {
-    trial.clear();
-    encode(trial);
-    if (trial.size() >= best) return;
-    best = trial.size();
-    out.resize(begin);
-    out.insert(out.end(), trial.begin(), trial.end());
-  };
-  int held = 0;
-  for (int extra = level.extra_bits; extra >= 0; --extra) {
-    const FloatSplit split = choose_split(words, extra, held);
-    // Escapes cost bits and time; a level that does not try everything takes the most detail that fits.
-    const bool fits = held >= (extra == 2 ? 9600 : 9900);
-    if (!fits && extra > 0) continue;
-    if (!fits && !level.all_cuts) break;
-    keep([&](std::vector<uint8_t>& to) { encode_names(words, split, level, to); });
-    if (!level.all_cuts) break;
+  if (!level.all_cuts && !wide_keys) {
+    for (int extra = level.extra_bits; extra >= 0; --extra) {
+      int held = 0;
+      const FloatSplit split = choose_split(words, extra, held);
+      if (held >= (extra == 2 ? 9600 : 9900)) return encode_names(words, split, level, out);
+    }
+    return encode_keys(words, level, out);
   }
-  if (best == ~size_t(0) || level.all_cuts || wide_keys)
-    keep([&](std::vector<uint8_t>& to) { encode_keys(words, level, to); });
+  std::vector<uint8_t> best, trial;
+  encode_keys(words, level, best);
+  for (int extra = level.all_cuts ? level.extra_bits : 0; extra >= 0; --extra) {
+    int held = 0;
+    const FloatSplit split = choose_split(words, extra, held);
+    if (!level.all_cuts && held < 9900) continue;
+    trial.clear();
+    encode_names(words, split, level, trial);
+    if (trial.size() < best.size()) best.swap(trial);
+  }
+  out.insert(out.end(), best.begin(), best.end());
 }
 
 // Reads words tile by tile.
@@ -257,8 +253,8 @@ size_t encode_chunk(Element element, std::span<const uint8_t> raw, int level, st
   const LevelRow& row = kLevels[level - 1];
   size_t width = bytes_of(element);
   if (raw.size() % width) element = Element::bytes, width = 1;
-  std::vector<uint8_t> out;
-  out.reserve(raw.size());
+  thread_local std::vector<uint8_t> out;  // kept: fresh pages for every chunk would cost a quarter of the time
+  out.clear();
   ScratchFrame frame;
   if (raw.size() > width && constant(raw, width)) {
     out.assign({kConstant, uint8_t(width)});

@@ -15,7 +15,7 @@ namespace {
 using namespace entropy;
 constexpr const char* kWhat = "lossless plane";
 enum Kind : uint8_t { kRaw = 0, kConstant = 1, kRans = 2 };
-constexpr size_t kSampleStride = 8, kLeastSampled = 1 << 16, kMostRuns = 64;
+constexpr size_t kSampleStride = 16, kLeastSampled = 1 << 16, kMostRuns = 64;
 
 struct Segment {
   size_t values;
@@ -111,10 +111,11 @@ bool encode_plane_below(std::span<const uint8_t> values, int limit, const PlaneO
     prepare_encode(segments[i].table, tables[i], frame.take<uint16_t>(slot_entries(segments[i].table)));
     runs.push_back({&tables[i], segments[i].values});
   }
-  std::vector<uint8_t> block;
-  encode_block(runs, values.data(), block);
-  put_varint(out, block.size());
-  out.insert(out.end(), block.begin(), block.end());
+  // The block's length stands before it in four bytes, so that it can be written in place.
+  const size_t length_at = out.size();
+  out.insert(out.end(), 4, 0);
+  encode_block(runs, values.data(), out);
+  store_le(out.data() + length_at, uint32_t(out.size() - length_at - 4));
   if (limit <= 32 || out.size() - begin < most) return true;
   out.resize(begin);
   return false;
@@ -155,8 +156,8 @@ PlaneDecoder::PlaneDecoder(std::span<const uint8_t>& data, size_t values, int li
         TERSOR_REQUIRE(table.last() < size_t(limit) && !table.has_escape() && !table.single(), Code::bad_data, kWhat,
                        ": a table up to ", table.last(), ", two values below ", limit, " are needed");
       }
-      const uint64_t bytes = take_varint(rest, kWhat);
       ByteReader block(rest, kWhat);
+      const uint32_t bytes = block.take<uint32_t>();
       block_.emplace(block.take(bytes), values);
       data = block.take(block.left());
       tables_ = std::make_unique<DecodeTables>();

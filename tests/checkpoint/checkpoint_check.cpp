@@ -61,6 +61,12 @@ TEST_CASE("checkpoint: any file comes back byte for byte") {
   CHECK(comes_back(folder, {0}, "file"));
   for (const size_t size : {size_t(1000), size_t(1) << 20, (size_t(1) << 20) + 1, size_t(5'000'001)})
     CHECK(comes_back(folder, check::random_bytes(size, 1), "file"));
+  for (const size_t size : {size_t(4095), size_t(4098), size_t(70'001), size_t(1) << 20}) {
+    std::vector<uint8_t> text(size);  // a value that stands at the very end alone
+    for (size_t i = 0; i < size; ++i) text[i] = uint8_t("checkpoint"[i * i % 7 % 10]);
+    text.back() = '\\';
+    CHECK(comes_back(folder, text, "file"));
+  }
   CHECK(comes_back(folder, std::vector<uint8_t>(40 << 20), "file"));  // more than a batch
   const auto tensors = check::odd_tensors();
   auto model = check::safetensors_of(tensors.views, {{"format", "pt"}});
@@ -87,10 +93,12 @@ TEST_CASE("checkpoint: saved tensors are read back, whole and in ranges, from 1.
   const auto read = all_of(file, 2);
   for (const TensorView& view : tensors.views) {
     const auto found = read.find(view.name);
-    CHECK(found != read.end() && std::equal(view.data.begin(), view.data.end(), found->second.begin(), found->second.end()));
+    CHECK(found != read.end() &&
+          std::equal(view.data.begin(), view.data.end(), found->second.begin(), found->second.end()));
   }
   std::vector<std::thread> readers;
-  for (int threads = 1; threads <= 5; ++threads) readers.emplace_back([&, threads] { CHECK(all_of(file, threads) == read); });
+  for (int threads = 1; threads <= 5; ++threads)
+    readers.emplace_back([&, threads] { CHECK(all_of(file, threads) == read); });
   for (auto& reader : readers) reader.join();
 
   std::vector<TensorFile::Request> requests;
@@ -180,7 +188,8 @@ TEST_CASE("checkpoint: one array") {
 
 TEST_CASE("checkpoint: what cannot be saved is refused before the work") {
   const std::vector<uint8_t> one(1);
-  const auto refuses = [&](std::vector<TensorView> views, const Metadata& metadata, const Options& options, const char* part) {
+  const auto refuses = [&](std::vector<TensorView> views, const Metadata& metadata, const Options& options,
+                           const char* part) {
     return check::error_of([&] { save_tensors(views, metadata, options); }).find(part) != std::string::npos;
   };
   const TensorView good{"a", DType::U8, {1}, one};

@@ -84,7 +84,8 @@ TEST_CASE("damage: 12,000 random bit flips, and 3,000 runs of random bytes") {
     CHECK(refused == 4000);
     for (int round = 0; round < 1000; ++round) {
       auto damaged = original.bytes;
-      const size_t begin = random() % damaged.size(), length = std::min<size_t>(1 + random() % 40, damaged.size() - begin);
+      const size_t begin = random() % damaged.size(),
+                   length = std::min<size_t>(1 + random() % 40, damaged.size() - begin);
       for (size_t i = begin; i < begin + length; ++i) damaged[i] = uint8_t(random() >> 24);
       CHECK(original.survives(damaged, &refused));
     }

@@ -35,9 +35,10 @@ TEST_CASE("safetensors: valid headers in every spelling that JSON allows") {
   CHECK(parse("{ \"a\"\n:\t{ \"data_offsets\" : [ 0 , 12 ] ,\r\"shape\":[ 2,3 ],\"dtype\":\"F16\" } } ", 12));
   CHECK(parse(tensor(R"("dtype":"F64","shape":[],"data_offsets":[0,8])"), 8));
   CHECK(parse(tensor(R"("dtype":"F64","shape":[0,99],"data_offsets":[0,0])"), 0));
-  const auto file = parse(R"({"__metadata__":{"k\n":"v\ud83d\ude00\u00fc\/"},"b":{"dtype":"U8","shape":[1],"data_offsets":[2,3]},)"
-                          R"("\u0061":{"dtype":"U8","shape":[2],"data_offsets":[0,2]}})",
-                          3);
+  const auto file =
+      parse(R"({"__metadata__":{"k\n":"v\ud83d\ude00\u00fc\/"},"b":{"dtype":"U8","shape":[1],"data_offsets":[2,3]},)"
+            R"("\u0061":{"dtype":"U8","shape":[2],"data_offsets":[0,2]}})",
+            3);
   CHECK(file);
   if (!file) return;
   CHECK(file->metadata == container::Metadata({{"k\n", "v\U0001f600\u00fc/"}}));
@@ -52,25 +53,28 @@ TEST_CASE("safetensors: what is not perfectly valid is none") {
     if (!refused) std::printf("taken: %s\n", json.c_str());
     return refused;
   };
-  for (const char* json : {"", " ", "[]", "{", "{}x", " {}", "{\"a\"}", "{\"a\":}", "{\"a\":1}", "{,}", "null"}) CHECK(refuses(json, 0));
+  for (const char* json : {"", " ", "[]", "{", "{}x", " {}", "{\"a\"}", "{\"a\":}", "{\"a\":1}", "{,}", "null"})
+    CHECK(refuses(json, 0));
   CHECK(refuses(tensor(kGood), 11));  // bytes missing
   CHECK(refuses(tensor(kGood), 13));  // bytes left
   CHECK(refuses("{\"a\":{" + std::string(kGood) + "},}"));
   CHECK(refuses("{\"a\":{" + std::string(kGood) + ",}}"));
   CHECK(refuses(tensor(std::string(kGood) + ",\"more\":1")));
   CHECK(refuses(tensor(std::string(kGood) + ",\"dtype\":\"F16\"")));
-  for (const char* fields : {
-           R"("dtype":"F17","shape":[2,3],"data_offsets":[0,12])", R"("dtype":"f16","shape":[2,3],"data_offsets":[0,12])",
-           R"("dtype":16,"shape":[2,3],"data_offsets":[0,12])", R"("dtype":"F16","shape":[2,3])",
-           R"("dtype":"F16","data_offsets":[0,12])", R"("shape":[2,3],"data_offsets":[0,12])",
-           R"("dtype":"F16","shape":[2,4],"data_offsets":[0,12])", R"("dtype":"F16","shape":[-2,-3],"data_offsets":[0,12])",
-           R"("dtype":"F16","shape":[2,3.0],"data_offsets":[0,12])", R"("dtype":"F16","shape":[2,3e0],"data_offsets":[0,12])",
-           R"("dtype":"F16","shape":[2,03],"data_offsets":[0,12])", R"("dtype":"F16","shape":[2,],"data_offsets":[0,12])",
-           R"("dtype":"F16","shape":[2,3],"data_offsets":[0,12,12])", R"("dtype":"F16","shape":[2,3],"data_offsets":[12])",
-           R"("dtype":"F16","shape":[2,3],"data_offsets":[12,0])", R"("dtype":"F16","shape":[2,3],"data_offsets":[1,13])",
-           R"("dtype":"F16","shape":[2,3],"data_offsets":[0,18446744073709551616])",
-           R"("dtype":"F16","shape":[9223372036854775808,2],"data_offsets":[0,0])",
-           R"("dtype":"F16","shape":[1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,2,3],"data_offsets":[0,12])"})
+  for (
+      const char* fields :
+      {R"("dtype":"F17","shape":[2,3],"data_offsets":[0,12])", R"("dtype":"f16","shape":[2,3],"data_offsets":[0,12])",
+       R"("dtype":16,"shape":[2,3],"data_offsets":[0,12])", R"("dtype":"F16","shape":[2,3])",
+       R"("dtype":"F16","data_offsets":[0,12])", R"("shape":[2,3],"data_offsets":[0,12])",
+       R"("dtype":"F16","shape":[2,4],"data_offsets":[0,12])", R"("dtype":"F16","shape":[-2,-3],"data_offsets":[0,12])",
+       R"("dtype":"F16","shape":[2,3.0],"data_offsets":[0,12])",
+       R"("dtype":"F16","shape":[2,3e0],"data_offsets":[0,12])",
+       R"("dtype":"F16","shape":[2,03],"data_offsets":[0,12])", R"("dtype":"F16","shape":[2,],"data_offsets":[0,12])",
+       R"("dtype":"F16","shape":[2,3],"data_offsets":[0,12,12])", R"("dtype":"F16","shape":[2,3],"data_offsets":[12])",
+       R"("dtype":"F16","shape":[2,3],"data_offsets":[12,0])", R"("dtype":"F16","shape":[2,3],"data_offsets":[1,13])",
+       R"("dtype":"F16","shape":[2,3],"data_offsets":[0,18446744073709551616])",
+       R"("dtype":"F16","shape":[9223372036854775808,2],"data_offsets":[0,0])",
+       R"("dtype":"F16","shape":[1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,2,3],"data_offsets":[0,12])"})
     CHECK(refuses(tensor(fields)));
   const std::string good = std::string("{") + kGood + "}";
   CHECK(refuses("{\"a\":" + good + ",\"a\":" + good + "}"));
@@ -80,7 +84,8 @@ TEST_CASE("safetensors: what is not perfectly valid is none") {
   CHECK(refuses("{\"__metadata__\":{\"a\":\"\",\"a\":\"\"}}", 0));
   CHECK(refuses("{\"__metadata__\":{},\"__metadata__\":{}}", 0));
   CHECK(refuses("{\"__metadata__\":[]}", 0));
-  for (const char* name : {"\\ud83d", "\\ude00", "\\ud83d\\u0041", "\\x41", "\\u12g4", "\\", "\x01", "\xff", "\xed\xa0\x80"})
+  for (const char* name :
+       {"\\ud83d", "\\ude00", "\\ud83d\\u0041", "\\x41", "\\u12g4", "\\", "\x01", "\xff", "\xed\xa0\x80"})
     CHECK(refuses("{\"" + std::string(name) + "\":" + good + "}"));
 }
 
@@ -94,7 +99,8 @@ TEST_CASE("safetensors: lengths that lie, and every truncation") {
     const std::vector<uint8_t> shorter(file.begin(), file.begin() + long(size));
     CHECK(!parse_safetensors(shorter, size));
   }
-  for (const uint64_t length : {uint64_t(0), uint64_t(json.size() - 1), uint64_t(json.size() + 1), uint64_t(100'000'001), uint64_t(-1), uint64_t(-8)}) {
+  for (const uint64_t length : {uint64_t(0), uint64_t(json.size() - 1), uint64_t(json.size() + 1),
+                                uint64_t(100'000'001), uint64_t(-1), uint64_t(-8)}) {
     store_le(file.data(), length);
     CHECK(!parse_safetensors(file, file.size()));
   }

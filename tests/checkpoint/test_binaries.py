@@ -56,7 +56,8 @@ def model(tmp_path: Path, weights: bytes) -> Path:
 def one_line(done: subprocess.CompletedProcess, code: int, *parts: str) -> None:
     text = done.stderr.decode()
     assert done.returncode == code, text
-    assert text.count("\n") == 1 and text.startswith("tersor-"), text
+    assert text.count("\n") == 1, text
+    assert text.startswith("tersor-")
     assert all(part in text for part in parts), text
 
 
@@ -190,7 +191,8 @@ def test_a_reader_that_leaves_is_an_error_and_no_signal(programs: Programs, mode
         with subprocess.Popen(
             [programs.path(name), str(source), "-"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
         ) as process:
-            assert process.stdout is not None and process.stderr is not None
+            assert process.stdout is not None
+            assert process.stderr is not None
             process.stdout.read(10)
             process.stdout.close()
             assert b"Broken pipe" in process.stderr.read()
@@ -241,6 +243,22 @@ def test_a_signal_ends_it_at_once_and_leaves_nothing(
     assert names(tmp_path) == {"large"}
 
 
+def test_an_input_cut_short_while_it_is_read_is_an_error(programs: Programs, tmp_path: Path) -> None:
+    large = tmp_path / "large"
+    with large.open("wb") as file:
+        file.truncate(64 << 30)
+    process = subprocess.Popen(
+        [programs.path("enc"), "-9", str(large), str(tmp_path / "out")], stderr=subprocess.PIPE, text=True
+    )
+    while not any(name.endswith(".tmp") for name in names(tmp_path)):
+        assert process.poll() is None
+        time.sleep(0.002)
+    os.truncate(large, 1 << 20)
+    assert "cut short" in process.communicate(timeout=30)[1]
+    assert process.returncode == 1
+    assert names(tmp_path) == {"large"}
+
+
 def test_kill_9_at_50_moments_leaves_nothing_under_the_name_that_does_not_verify(
     programs: Programs, model: Path, tmp_path: Path
 ) -> None:
@@ -261,7 +279,8 @@ def test_kill_9_at_50_moments_leaves_nothing_under_the_name_that_does_not_verify
             complete += 1
             out.unlink()
         for name in names(tmp_path) - {model.name}:
-            assert name.startswith(".tersor-") and name.endswith(".tmp")
+            assert name.startswith(".tersor-")
+            assert name.endswith(".tmp")
             (tmp_path / name).unlink()
     assert complete < 50
 

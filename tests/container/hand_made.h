@@ -45,7 +45,10 @@ struct HandMadeEntry {
 
   HandMadeEntry() = default;
   HandMadeEntry(std::string named, std::span<const uint8_t> raw)
-      : name(std::move(named)), shape{raw.size()}, raw_bytes(raw.size()), hash(hash128(raw)),
+      : name(std::move(named)),
+        shape{raw.size()},
+        raw_bytes(raw.size()),
+        hash(hash128(raw)),
         chunks{{uint32_t(raw.size()), crc32c(raw)}} {}
 
   Bytes bytes() const {

@@ -1,6 +1,7 @@
 """Reads .tsr files in plain Python, written from docs/formats/tsr.md alone: the format's second implementation.
 
-It checks every rule of the page. What a codec does with a chunk is not its matter: `File.read` takes decoders by number.
+It checks every rule of the page. What a codec does with a chunk is not its matter:
+`File.read` takes decoders by number.
 """
 
 from __future__ import annotations
@@ -45,13 +46,13 @@ Decoder = Callable[[bytes, int], bytes]
 STORED = {1: lambda chunk, size: chunk}
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """The page does not allow this file."""
 
 
 def need(condition: bool, text: str) -> None:
     if not condition:
-        raise Refused(text)
+        raise RefusedError(text)
 
 
 def _crc_table() -> list[int]:
@@ -92,7 +93,7 @@ class _Cursor:
         try:
             return self.take(size).decode("utf-8")
         except UnicodeDecodeError as error:
-            raise Refused(f"not UTF-8: {error}") from None
+            raise RefusedError(f"not UTF-8: {error}") from None
 
 
 @dataclass
@@ -203,7 +204,7 @@ def _check_entries(origin: str, entries: list[Entry]) -> None:
 
 
 def read(data: bytes) -> File:
-    """Everything but the chunks' bytes. Raises Refused."""
+    """Everything but the chunks' bytes. Raises RefusedError."""
     need(len(data) >= 48, f"{len(data)} bytes")
     header, trailer = data[:16], data[-32:]
     need(header[:8] == MAGIC and trailer[24:] == END_MAGIC, "magic")

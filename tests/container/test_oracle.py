@@ -58,7 +58,7 @@ def refuses(oracle: ModuleType, data: bytes) -> bool:
         for number in range(len(file.entries)):
             file.read(number)
         return file.content_hash() != file.hash
-    except oracle.Refused:
+    except oracle.RefusedError:
         return True
 
 

@@ -194,7 +194,8 @@ TEST_CASE("tsr: every truncation, every flipped bit and trailing bytes are notic
             }).empty();
   };
   CHECK(!fails(file));
-  for (size_t size = 0; size < file.size(); ++size) CHECK(fails(std::vector<uint8_t>(file.begin(), file.begin() + long(size))));
+  for (size_t size = 0; size < file.size(); ++size)
+    CHECK(fails(std::vector<uint8_t>(file.begin(), file.begin() + long(size))));
   for (size_t bit = 0; bit < 8 * file.size(); ++bit) {
     auto damaged = file;
     damaged[bit / 8] ^= uint8_t(1 << bit % 8);
