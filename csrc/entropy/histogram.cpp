@@ -19,8 +19,7 @@ struct Counters {  // four, so that equal neighbors do not wait for each other's
     for (; count > 0; ++at, --count) ++part[0][*at];
   }
   void add_to(ByteCounts& counts) const noexcept {
-    for (size_t s = 0; s < 256; ++s)
-      counts[s] += uint64_t(part[0][s]) + part[1][s] + part[2][s] + part[3][s];
+    for (size_t s = 0; s < 256; ++s) counts[s] += uint64_t(part[0][s]) + part[1][s] + part[2][s] + part[3][s];
   }
 };
 

@@ -37,7 +37,8 @@ struct DecodeTables {
   // slots before it (odd places) and from it on (even places) frequency, offset, symbol: 16 bits each, low first.
   alignas(64) uint16_t own[256];
   alignas(64) uint64_t side[512];
-  // The same by slot, rank << 8 | symbol with its base, for scalar code that decodes much: fewer steps, but 256 KiB. May be null.
+  // The same by slot, rank << 8 | symbol with its base, for scalar code that decodes much: fewer steps, but 256 KiB.
+  // May be null.
   const uint32_t* slots;
   alignas(64) uint16_t frequency_of[256];  // by symbol, beside `slots`
   // alias32 and contiguous, as the registers hold them
@@ -52,7 +53,7 @@ struct DecodeTables {
 
 struct EncodeTables {
   Layout layout;
-  uint8_t base;                  // taken from alias32's symbols
+  uint8_t base;                               // taken from alias32's symbols
   alignas(64) uint32_t frequency_start[256];  // start << 16 | frequency
   alignas(64) float reciprocal[256];          // of the frequency, rounded down twice; 0 for absent symbols
   // Alias: the slot of start + rank. Tables of less than 16 bits place whole quanta of 2^quantum_bits slots, so only
@@ -66,7 +67,7 @@ struct EncodeTables {
   bool stepped;
   alignas(64) uint32_t place_frequency[32];  // place << 16 | frequency
   alignas(64) uint16_t piece[64];
-  alignas(64) uint16_t cut[3][64];           // one below the first place behind the cut; 65535: none
+  alignas(64) uint16_t cut[3][64];  // one below the first place behind the cut; 65535: none
   alignas(64) uint16_t shift[64];
 };
 
@@ -83,8 +84,8 @@ struct EncodeStates {
 
 // Decodes `rows` rows of 32 * groups symbols. Returns false, having written nothing outside `out`, when a group's
 // words run below `floor`. Readable: 64 * groups bytes below floor, 64 bytes above each group's words.
-using DecodeRows = bool(const DecodeTables& tables, DecodeStates& states, int groups, const uint8_t* floor,
-                        size_t rows, uint8_t* out) noexcept;
+using DecodeRows = bool(const DecodeTables& tables, DecodeStates& states, int groups, const uint8_t* floor, size_t rows,
+                        uint8_t* out) noexcept;
 DecodeRows decode_rows_scalar, decode_rows_avx512, decode_rows_avx512vbmi;
 
 // Encodes rows [0, rows), the last first. Symbols have a frequency; the door has checked that.

@@ -92,15 +92,14 @@ uint32_t push(const EncodeTables& t, uint32_t x, uint8_t symbol, uint16_t*& word
   const uint32_t correction = int32_t(rank) < 0 ? ~0u : uint32_t(rank >= frequency);
   quotient += correction, rank -= correction * frequency;
   uint32_t slot = start + rank;
-  if (t.layout != Layout::contiguous)
-    slot = t.slot_of[slot >> t.quantum_bits] + (slot & ((1u << t.quantum_bits) - 1));
+  if (t.layout != Layout::contiguous) slot = t.slot_of[slot >> t.quantum_bits] + (slot & ((1u << t.quantum_bits) - 1));
   return quotient << 16 | slot;
 }
 
 }  // namespace
 
-bool decode_rows_scalar(const DecodeTables& tables, DecodeStates& states, int groups, const uint8_t* floor,
-                        size_t rows, uint8_t* out) noexcept {
+bool decode_rows_scalar(const DecodeTables& tables, DecodeStates& states, int groups, const uint8_t* floor, size_t rows,
+                        uint8_t* out) noexcept {
   if (tables.slots) return decode<kBySlot>(tables, states, groups, floor, rows, out);
   switch (tables.layout) {
     case Layout::alias32: return decode<log_width(Layout::alias32)>(tables, states, groups, floor, rows, out);
@@ -135,8 +134,10 @@ const uint8_t* decode_narrow(const DecodeTables& tables, NarrowStates& states, i
                              size_t count, const uint8_t* words, const uint8_t* floor) noexcept {
   const size_t n = size_t(lanes);
   switch (tables.layout) {
-    case Layout::alias32: return decode_tail<log_width(Layout::alias32)>(tables, states, n, left, out, count, words, floor);
-    case Layout::alias256: return decode_tail<log_width(Layout::alias256)>(tables, states, n, left, out, count, words, floor);
+    case Layout::alias32:
+      return decode_tail<log_width(Layout::alias32)>(tables, states, n, left, out, count, words, floor);
+    case Layout::alias256:
+      return decode_tail<log_width(Layout::alias256)>(tables, states, n, left, out, count, words, floor);
     case Layout::contiguous:
       return decode_tail<log_width(Layout::contiguous)>(tables, states, n, left, out, count, words, floor);
   }

@@ -191,7 +191,9 @@ bool choose_direct(std::span<const uint64_t> counts, bool escapes, DirectAlphabe
   if (order.size() < 2 || total >= uint64_t(1) << 32) return false;
   std::stable_sort(order.begin(), order.end(), [&](uint16_t a, uint16_t b) { return counts[a] > counts[b]; });
   // An escaped symbol pays the escape and then its own share of the escaped, in 2^-16 bit.
-  const auto own_price = [&](uint64_t count, uint64_t whole) { return count * cost_q16(uint32_t(count), uint32_t(whole)); };
+  const auto own_price = [&](uint64_t count, uint64_t whole) {
+    return count * cost_q16(uint32_t(count), uint32_t(whole));
+  };
   uint64_t escaped = total, apart = 0, best_cost = ~uint64_t(0);
   for (const uint16_t s : order) apart += own_price(counts[s], total);
   std::vector<uint64_t> shares;
@@ -235,7 +237,8 @@ void prepare_decode(const DirectAlphabet& alphabet, DecodeTables& out) {
   uint32_t start = 0;
   for (int s = 0; s < alphabet.names(); ++s) {
     TERSOR_REQUIRE(frequencies[size_t(s)] >= DirectAlphabet::kLeastFrequency && frequencies[size_t(s)] < kSlots,
-                   Code::bad_data, "contiguous table: a frequency of ", frequencies[size_t(s)], ", 1024..65535 is needed");
+                   Code::bad_data, "contiguous table: a frequency of ", frequencies[size_t(s)],
+                   ", 1024..65535 is needed");
     const uint32_t end = start + frequencies[size_t(s)];
     out.frequency[s] = uint16_t(frequencies[size_t(s)]), out.start[s] = uint16_t(start);
     for (uint32_t b = (start + 1023) / 1024; b * 1024 < end; ++b) {  // buckets whose first slot is this symbol's
@@ -243,8 +246,7 @@ void prepare_decode(const DirectAlphabet& alphabet, DecodeTables& out) {
       out.bucket[b] = uint16_t(threshold << 5 | uint32_t(s));
       out.own[b] = uint16_t(threshold);
       out.side[2 * b + 1] = side_of(frequencies[size_t(s)], b * 1024 - start, uint32_t(s));
-      if (threshold < 1024)
-        out.side[2 * b] = side_of(frequencies[size_t(s) + 1], b * 1024 - end, uint32_t(s) + 1);
+      if (threshold < 1024) out.side[2 * b] = side_of(frequencies[size_t(s) + 1], b * 1024 - end, uint32_t(s) + 1);
     }
     start = end;
   }

@@ -78,8 +78,7 @@ struct Contiguous : WordSymbols {
   __attribute__((always_inline)) void resolve(const __m512i* low, __m512i* symbol, __m512i* f, __m512i* rank,
                                               const Between& between) const {
     TERSOR_EACH {
-      const __m512i packed =
-          _mm512_permutex2var_epi16(bucket_low, _mm512_srli_epi16(low[j], 10), bucket_high);
+      const __m512i packed = _mm512_permutex2var_epi16(bucket_low, _mm512_srli_epi16(low[j], 10), bucket_high);
       // rest >= threshold; the five low bits of packed hold the symbol, so the left side fills its own with ones
       // 0xEA: (a & b) | c
       const __m512i rest = _mm512_ternarylogic_epi32(_mm512_slli_epi16(low[j], 5), low15, low5, 0xEA);
@@ -142,8 +141,7 @@ __attribute__((noinline)) bool decode(const DecodeTables& tables, DecodeStates& 
       TERSOR_EACH {
         pending[j] = low[j];
         stay[j] = _mm512_test_epi16_mask(high[j], high[j]);
-        _mm512_store_si512(local.high + kGroupLanes * (set + j),
-                           _mm512_mask_mov_epi16(pending[j], stay[j], high[j]));
+        _mm512_store_si512(local.high + kGroupLanes * (set + j), _mm512_mask_mov_epi16(pending[j], stay[j], high[j]));
       }
       Tables::template store<kStep>(out, symbol, t.base);
     }

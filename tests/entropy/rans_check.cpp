@@ -1,4 +1,5 @@
-// Every level's row kernels against scalar: symbols, states and words. And the reciprocal, for every frequency there is.
+// Every level's row kernels against scalar: symbols, states and words. And the reciprocal, for every frequency there
+// is.
 #include <algorithm>
 #include <cstring>
 #include <memory>
@@ -161,10 +162,11 @@ TEST_CASE("rans kernels: the quotient is exact for every frequency, at the state
     DirectAlphabet alphabet;
     alphabet.direct = 2, alphabet.table = Table::from_frequencies({f, kSlots - f}, 16);
     prepare_encode(alphabet, tables);  // all layouts take the same reciprocal
-    const uint32_t limit = f << 16;  // states below it are divided, others give a word away first
+    const uint32_t limit = f << 16;    // states below it are divided, others give a word away first
     uint32_t states[kGroupLanes];
     for (uint32_t lane = 0; lane < kGroupLanes; ++lane) {  // lanes 30 and 31 repeat the first two
-      const uint32_t quotients[] = {65535, 65534, 65521, 49151, 32769, 32768, 32767, 16385, f, (f * 2654435761u) >> 16 | 1};
+      const uint32_t quotients[] = {65535, 65534, 65521, 49151, 32769,
+                                    32768, 32767, 16385, f,     (f * 2654435761u) >> 16 | 1};
       const uint32_t ranks[] = {0, f - 1, f / 2};
       states[lane] = std::max(quotients[lane / 3 % 10] * f + ranks[lane % 3], kSlots);
     }
@@ -186,8 +188,8 @@ TEST_CASE("rans kernels: the quotient is exact for every frequency, at the state
 }
 
 TEST_CASE("rans kernels: states that take a word in every row end at the floor, whatever lies there") {
-  // Frequency 1 and words that lead to its slot again: 64 bytes a group and row. The buffer is as small as it may be, so
-  // that a sanitizer sees a read outside.
+  // Frequency 1 and words that lead to its slot again: 64 bytes a group and row. The buffer is as small as it may be,
+  // so that a sanitizer sees a read outside.
   const auto model = model_of(Table::from_frequencies({1, 65535}, 16));
   for (const int groups : {1, 2, 4, 8})
     for (const size_t rows : {size_t(1), size_t(2), size_t(3), size_t(8), size_t(17), size_t(40)})
