@@ -36,7 +36,7 @@ void count_bytes(std::span<const uint8_t> data, ByteCounts& counts) noexcept {
 }
 
 void sample_bytes(std::span<const uint8_t> data, size_t stride, ByteCounts& counts) noexcept {
-  // Without a stride nothing may be left out: a value that is not counted gets no slot and cannot be coded.
+  // Stride 1 promises every byte: a value that is not counted gets no slot and cannot be coded.
   if (stride == 1 || data.size() < 64 * kRun * stride) return count_bytes(data, counts);
   Counters counters;
   for (size_t at = 0; at + kRun <= data.size(); at += kRun * stride) counters.add(data.data() + at, kRun);

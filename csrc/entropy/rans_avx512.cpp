@@ -206,7 +206,7 @@ static __attribute__((noinline)) void encode(const EncodeTables& t, EncodeStates
         __m512i slots[kStep];
         TERSOR_EACH slots[j] = _mm512_add_epi32(_mm512_srli_epi32(packed[j], 16), rank[j]);
         __m512i place16 = _mm512_packus_epi32(_mm512_and_si512(slots[0], word), _mm512_and_si512(slots[1], word));
-        const __mmask32 large = _mm512_cmpgt_epu16_mask(_mm512_packus_epi32(f[0], f[1]), _mm512_set1_epi16(2048));
+        const __mmask32 large = _mm512_cmpgt_epu16_mask(_mm512_packus_epi32(f[0], f[1]), _mm512_set1_epi16(2047));
         const __m512i at1024 = _mm512_srli_epi16(place16, 10), minus_one = _mm512_set1_epi16(-1);
         const auto look_up = [&](const uint16_t* table, __m512i index) {
           return _mm512_permutex2var_epi16(_mm512_load_si512(table), index, _mm512_load_si512(table + 32));

@@ -1,0 +1,35 @@
+#include "lossless/plane.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "check.h"
+
+namespace tersor::lossless {
+namespace {
+
+TEST_CASE("plane: a value that occurs only at the end comes back") {
+  for (const size_t size : {4096, 4097, 11416, 65536, 65599, 70001, 262207}) {
+    for (const int stride : {1, 8}) {
+      std::vector<uint8_t> values(size);
+      for (size_t i = 0; i < size; ++i) values[i] = uint8_t(i * i % 23 % 7);
+      values.back() = 31;
+      std::vector<uint8_t> coded, back(size);
+      encode_plane(values, 32, {.segment = 16384, .precision = 13, .stride = stride}, coded);
+      std::span<const uint8_t> data = coded;
+      PlaneDecoder decoder(data, size, 32);
+      constexpr size_t kTile = 16384;
+      for (size_t at = 0; at < size; at += kTile) {
+        const size_t count = std::min(kTile, size - at);
+        const uint8_t* from = decoder.next(count, back.data() + at);
+        if (from != back.data() + at) std::copy_n(from, count, back.data() + at);
+      }
+      decoder.finish();
+      CHECK(data.empty());
+      CHECK(back == values);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace tersor::lossless
