@@ -1,6 +1,6 @@
-"""Writes rans8 streams from docs/formats/rans8.md, with every freedom that the page leaves and our encoder does not take.
+"""Writes rans8 streams from docs/formats/rans8.md, with freedoms that the page leaves and our encoder does not take.
 
-The goldens named v1_hand_* were written by it. Tables come from the oracle's Table; symbol by symbol, so for short input.
+The goldens named v1_hand_* were written by it. Slots come from the oracle; symbol by symbol, so for short input.
 """
 
 from __future__ import annotations

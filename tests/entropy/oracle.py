@@ -10,13 +10,13 @@ import numpy as np
 SLOTS = 65536
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """The page does not allow these bytes."""
 
 
 def need(condition: bool, text: str) -> None:
     if not condition:
-        raise Refused(text)
+        raise RefusedError(text)
 
 
 class Cursor:
@@ -45,7 +45,7 @@ class Cursor:
                 need(byte != 0 or place == 0, "a varint with a needless byte")
                 break
         else:
-            raise Refused("a varint of over 10 bytes")
+            raise RefusedError("a varint of over 10 bytes")
         need(value < 1 << 64, "a varint of over 64 bits")
         return value
 

@@ -87,7 +87,7 @@ def test_the_examples_of_the_pages(oracle):
 
 
 def with_hole(precision=16):
-    """Frequencies of a table of 40 symbols with holes of two lengths; the precision is what our encoder would not take."""
+    """Frequencies of 40 symbols with holes of two lengths, at a precision that our encoder would not take."""
     frequencies = [0] * 40
     frequencies[3], frequencies[5], frequencies[39] = 1, 5000, 70
     frequencies[20] = (1 << precision) - sum(frequencies)
@@ -108,7 +108,7 @@ def drawn(frequencies, count, seed=0):
     + [shape for shape in itertools.product((1, 2, 4, 8), (0, 1, 5), (0, 1, 40, 600)) if any(shape[1:])],
 )
 def test_blocks_of_every_shape(oracle, by_hand, groups, rows, tail):
-    """Few symbols on many lanes, rows without a tail, tails without a row, narrow words beyond what states can carry."""
+    """Few symbols on many lanes, rows without a tail, tails without a row, narrow words beyond the states' room."""
     count = 32 * groups * rows + tail
     frequencies = with_hole()
     symbols = drawn(frequencies, count)
@@ -162,13 +162,14 @@ def test_damage_is_refused_by_both_readers_alike(oracle, by_hand):
     data = by_hand.stream(len(symbols), 1, by_hand.table(frequencies, 13), [b"\2" + block])
     changed = [data[:cut] for cut in range(0, len(data), 3)]
     changed += [
-        data[: bit // 8] + bytes([data[bit // 8] ^ 1 << bit % 8]) + data[bit // 8 + 1 :] for bit in range(0, 8 * len(data), 5)
+        data[: bit // 8] + bytes([data[bit // 8] ^ 1 << bit % 8]) + data[bit // 8 + 1 :]
+        for bit in range(0, 8 * len(data), 5)
     ]
     refused = 0
     for bad in changed:
         try:
             want = oracle.decode(bad)
-        except oracle.Refused:
+        except oracle.RefusedError:
             refused += 1
             with pytest.raises(FormatError):
                 entropy.decode(bad)

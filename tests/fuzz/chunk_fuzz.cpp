@@ -1,5 +1,5 @@
-// libFuzzer target: whatever bytes come, decoding a chunk ends in an Error or in all its raw bytes, alike on every level.
-// The last four bytes choose its size, or that the bytes are coded and wanted back.
+// libFuzzer target: whatever bytes come, decoding a chunk ends in an Error or in all its raw bytes, alike on every
+// level. The last four bytes choose its size, or that the bytes are coded and wanted back.
 #include <algorithm>
 #include <cstdlib>
 #include <memory>

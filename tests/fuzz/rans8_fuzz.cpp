@@ -15,7 +15,8 @@ using namespace tersor::entropy;
 
 namespace {
 
-constexpr uint64_t kMostSymbols = uint64_t(4) << 20;  // a few honest bytes may stand for many symbols: that is no finding
+constexpr uint64_t kMostSymbols = uint64_t(4)
+                                  << 20;  // a few honest bytes may stand for many symbols: that is no finding
 
 bool tried(std::span<const uint8_t> data, const Table* table, std::vector<uint8_t>& out) {
   try {

@@ -1,4 +1,4 @@
-"""Decodes chunks of the lossless codec, written from docs/formats/lossless.md alone; tables and blocks by entropy's oracle."""
+"""Decodes lossless chunks, written from docs/formats/lossless.md alone; tables and blocks by entropy's oracle."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ def _entropy_oracle() -> ModuleType:
     if name not in sys.modules:
         path = Path(__file__).parent.parent / "entropy" / "oracle.py"
         spec = importlib.util.spec_from_file_location(name, path)
-        assert spec is not None and spec.loader is not None
+        assert spec is not None
+        assert spec.loader is not None
         sys.modules[name] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(sys.modules[name])
     return sys.modules[name]
 
 
 entropy = _entropy_oracle()
-Refused, need, Cursor = entropy.Refused, entropy.need, entropy.Cursor
+RefusedError, need, Cursor = entropy.RefusedError, entropy.need, entropy.Cursor
 
 
 def plane(cursor: Cursor, count: int, limit: int) -> np.ndarray:
@@ -97,7 +98,7 @@ def words(cursor: Cursor, count: int) -> np.ndarray:
 
 
 def decode_chunk(data: bytes, raw_bytes: int) -> bytes:
-    """The raw bytes of a chunk. Raises Refused."""
+    """The raw bytes of a chunk. Raises RefusedError."""
     cursor = Cursor(data)
     method = cursor.number(1)
     need(method <= 4, f"method {method}")

@@ -1,5 +1,5 @@
-// Every level cuts and joins floats as scalar does: at awkward lengths, from unaligned words, with every number of extra
-// bits; and what is cut comes back.
+// Every level cuts and joins floats as scalar does: at awkward lengths, from unaligned words, with every number of
+// extra bits; and what is cut comes back.
 #include "transform/float_split.h"
 
 #include <cstring>
@@ -21,27 +21,26 @@ void each_isa(const F& f) {
   hold_isa(before);
 }
 
-constexpr size_t kLengths[] = {0, 1, 2, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 191, 255, 256, 257, 511, 512, 513, 1025, 2047};
+constexpr size_t kLengths[] = {0,  1,   2,   15,  16,  17,  31,  32,  33,  63,   64,
+                               65, 127, 191, 255, 256, 257, 511, 512, 513, 1025, 2047};
 
 // Words behind one odd byte; the span is never read through as words, only handed on.
 template <class Word>
 struct Unaligned {
   std::vector<uint8_t> bytes;
   explicit Unaligned(size_t count) : bytes(count * sizeof(Word) + 1) {}
-  std::span<Word> words() {
-    return {reinterpret_cast<Word*>(bytes.data() + 1), bytes.size() / sizeof(Word)};
-  }
+  std::span<Word> words() { return {reinterpret_cast<Word*>(bytes.data() + 1), bytes.size() / sizeof(Word)}; }
 };
 
-FloatSplit around(int extra_bits, uint16_t special) {
-  return {extra_bits, uint16_t(110 << extra_bits), special};
-}
+FloatSplit around(int extra_bits, uint16_t special) { return {extra_bits, uint16_t(110 << extra_bits), special}; }
 
 // Most keys within the window, some special, some far away, and every sign.
 Unaligned<uint16_t> words_for(const FloatSplit& split, size_t count, std::mt19937& random) {
   Unaligned<uint16_t> unaligned(count);
   for (size_t i = 0; i < count; ++i) {
-    const unsigned key = random() % 8 == 0 ? random() : random() % 8 == 0 ? split.special : split.window + random() % kWindow;
+    const unsigned key = random() % 8 == 0   ? random()
+                         : random() % 8 == 0 ? split.special
+                                             : split.window + random() % kWindow;
     const uint16_t word = uint16_t((key << (7 - split.extra_bits) & 0x7fff) | (random() & 0x8000) |
                                    (random() & ((1u << (7 - split.extra_bits)) - 1)));
     std::memcpy(unaligned.bytes.data() + 1 + 2 * i, &word, 2);
@@ -60,7 +59,8 @@ TEST_CASE("float split: words on every level, as scalar, and back") {
         Unaligned<uint16_t> words = words_for(split, count, random);
         std::vector<uint8_t> names(count), rest(count);
         std::vector<uint16_t> escaped(count + 32);
-        const size_t escapes = split_words_scalar(split, words.words().data(), count, names.data(), rest.data(), escaped.data());
+        const size_t escapes =
+            split_words_scalar(split, words.words().data(), count, names.data(), rest.data(), escaped.data());
         escaped.resize(escapes);
         for (size_t i = 0; i < count; ++i) CHECK(names[i] < 32 && rest[i] < 1 << (8 - extra));
         each_isa([&] {
