@@ -49,7 +49,7 @@ def plane(cursor: Cursor, count: int, limit: int) -> np.ndarray:
             size = 256 * rows
         left -= size
         runs.append((size, entropy.alias_slots(table)))
-    return entropy.decode_block(cursor.take(cursor.varint()), runs)
+    return entropy.decode_block(cursor.take(cursor.number(4)), runs)
 
 
 def unpack(cursor: Cursor, extra: int, count: int) -> np.ndarray:

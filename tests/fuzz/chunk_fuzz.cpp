@@ -1,0 +1,56 @@
+// libFuzzer target: whatever bytes come, decoding a chunk ends in an Error or in all its raw bytes, alike on every level.
+// The last four bytes choose its size, or that the bytes are coded and wanted back.
+#include <algorithm>
+#include <cstdlib>
+#include <memory>
+#include <vector>
+
+#include "core/bits.h"
+#include "core/error.h"
+#include "core/isa.h"
+#include "lossless/chunk.h"
+
+using namespace tersor;
+using namespace tersor::lossless;
+
+namespace {
+
+bool tried(std::span<const uint8_t> coded, std::vector<uint8_t>& raw) {
+  try {
+    decode_chunk(coded, raw);
+    return true;
+  } catch (const Error&) {
+    return false;
+  }
+}
+
+void decode_alike(std::span<const uint8_t> coded, size_t size) {
+  std::vector<uint8_t> want(size), got(size);
+  hold_isa(Isa::scalar);
+  const bool decoded = tried(coded, want);
+  hold_isa(machine_isa());
+  if (tried(coded, got) != decoded || (decoded && got != want)) std::abort();
+}
+
+void code_and_want_back(std::span<const uint8_t> raw, Element element, int level) {
+  std::vector<uint8_t> coded(chunk_bound(raw.size())), back(raw.size());
+  coded.resize(encode_chunk(element, raw, level, coded));
+  decode_chunk(coded, back);
+  if (!std::equal(back.begin(), back.end(), raw.begin())) std::abort();
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  if (size < 5) return 0;
+  const uint32_t choice = load_le<uint32_t>(data + size - 4);
+  // A copy of its own size: what is read behind the last byte is behind the allocation.
+  const size_t length = std::min(size - 4, kChunkBytes);
+  const auto bytes = std::make_unique<uint8_t[]>(length);
+  std::copy(data, data + length, bytes.get());
+  if (choice >> 31)
+    code_and_want_back({bytes.get(), length}, Element(choice % 4), 1 + int(choice / 4 % 9));
+  else
+    decode_alike({bytes.get(), length}, choice % (choice >> 30 ? kChunkBytes + 1 : 20000));
+  return 0;
+}
