@@ -17,8 +17,8 @@ std::string error_of(const std::function<void()>& f);
 
 #define TERSOR_JOIN_(a, b) a##b
 #define TERSOR_JOIN(a, b) TERSOR_JOIN_(a, b)
-#define TEST_CASE(name)                                                                          \
-  static void TERSOR_JOIN(test_case_, __LINE__)();                                               \
+#define TEST_CASE(name)                                                                                            \
+  static void TERSOR_JOIN(test_case_, __LINE__)();                                                                 \
   static const ::tersor::check::Case TERSOR_JOIN(registered_, __LINE__)(name, &TERSOR_JOIN(test_case_, __LINE__)); \
   static void TERSOR_JOIN(test_case_, __LINE__)()
 #define CHECK(condition) ::tersor::check::record(bool(condition), __FILE__, __LINE__, #condition)

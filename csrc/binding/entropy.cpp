@@ -65,27 +65,27 @@ void bind_entropy(nb::module_& m) {
       .def_prop_ro("precision", &Table::precision)
       .def_prop_ro("has_escape", &Table::has_escape);
 
-  m.def("rans8_encode",
-        [](uintptr_t symbols, size_t count, const Table* table, const std::string& mode, int threads) {
-          const Mode chosen = mode_named(mode);
-          std::vector<uint8_t> coded;
-          {
-            const nb::gil_scoped_release released;
-            coded = entropy::rans8::encode(span_at<const uint8_t>(symbols, count), table, chosen, threads);
-          }
-          return nb::bytes(coded.data(), coded.size());
-        },
-        nb::arg("symbols"), nb::arg("count"), nb::arg("table").none(), nb::arg("mode"), nb::arg("threads"));
-  m.def("rans8_size", [](uintptr_t data, size_t bytes) {
-    return entropy::rans8::decoded_size(span_at<const uint8_t>(data, bytes));
-  });
-  m.def("rans8_decode",
-        [](uintptr_t data, size_t bytes, const Table* table, uintptr_t out, size_t count, int threads) {
+  m.def(
+      "rans8_encode",
+      [](uintptr_t symbols, size_t count, const Table* table, const std::string& mode, int threads) {
+        const Mode chosen = mode_named(mode);
+        std::vector<uint8_t> coded;
+        {
           const nb::gil_scoped_release released;
-          entropy::rans8::decode(span_at<const uint8_t>(data, bytes), table, span_at<uint8_t>(out, count), threads);
-        },
-        nb::arg("data"), nb::arg("bytes"), nb::arg("table").none(), nb::arg("out"), nb::arg("count"),
-        nb::arg("threads"));
+          coded = entropy::rans8::encode(span_at<const uint8_t>(symbols, count), table, chosen, threads);
+        }
+        return nb::bytes(coded.data(), coded.size());
+      },
+      nb::arg("symbols"), nb::arg("count"), nb::arg("table").none(), nb::arg("mode"), nb::arg("threads"));
+  m.def("rans8_size",
+        [](uintptr_t data, size_t bytes) { return entropy::rans8::decoded_size(span_at<const uint8_t>(data, bytes)); });
+  m.def(
+      "rans8_decode",
+      [](uintptr_t data, size_t bytes, const Table* table, uintptr_t out, size_t count, int threads) {
+        const nb::gil_scoped_release released;
+        entropy::rans8::decode(span_at<const uint8_t>(data, bytes), table, span_at<uint8_t>(out, count), threads);
+      },
+      nb::arg("data"), nb::arg("bytes"), nb::arg("table").none(), nb::arg("out"), nb::arg("count"), nb::arg("threads"));
 }
 
 }  // namespace tersor::binding

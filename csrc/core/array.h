@@ -16,9 +16,9 @@ enum class DType : uint8_t {
 #undef TERSOR_DTYPE
 };
 
-std::string_view dtype_name(DType dtype) noexcept;                   // "BF16"
-size_t dtype_bytes(DType dtype) noexcept;                            // 2
-std::optional<DType> dtype_named(std::string_view name) noexcept;    // nothing for a name that is not ours
+std::string_view dtype_name(DType dtype) noexcept;                 // "BF16"
+size_t dtype_bytes(DType dtype) noexcept;                          // 2
+std::optional<DType> dtype_named(std::string_view name) noexcept;  // nothing for a name that is not ours
 std::optional<DType> dtype_numbered(uint8_t number) noexcept;
 
 inline constexpr size_t kMostDims = 32;

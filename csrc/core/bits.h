@@ -30,7 +30,8 @@ void store_le(uint8_t* at, T value) noexcept {
 // a * b and a + b of sizes taken from a file or a caller; `what` names them in the error.
 inline uint64_t checked_mul(uint64_t a, uint64_t b, const char* what) {
   uint64_t product;
-  TERSOR_REQUIRE(!__builtin_mul_overflow(a, b, &product), Code::bad_data, what, ": ", a, " * ", b, " overflows 64 bits");
+  TERSOR_REQUIRE(!__builtin_mul_overflow(a, b, &product), Code::bad_data, what, ": ", a, " * ", b,
+                 " overflows 64 bits");
   return product;
 }
 

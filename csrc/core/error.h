@@ -49,19 +49,20 @@ template <class... Pieces>
 
 }  // namespace tersor
 
-#define TERSOR_REQUIRE(condition, code, ...)                         \
-  do {                                                               \
-    if (!(condition)) [[unlikely]] ::tersor::fail(code, __VA_ARGS__); \
+#define TERSOR_REQUIRE(condition, code, ...) \
+  do {                                       \
+    if (!(condition)) [[unlikely]]           \
+      ::tersor::fail(code, __VA_ARGS__);     \
   } while (0)
 
 // An invariant of ours, never a check of input. Active in sanitizer and debug builds.
 #if defined(TERSOR_CHECKED)
-#define TERSOR_ASSERT(condition)                                                              \
-  do {                                                                                        \
-    if (!(condition)) [[unlikely]] {                                                          \
-      std::fprintf(stderr, "%s:%d: TERSOR_ASSERT(%s)\n", __FILE__, __LINE__, #condition);     \
-      std::abort();                                                                           \
-    }                                                                                         \
+#define TERSOR_ASSERT(condition)                                                          \
+  do {                                                                                    \
+    if (!(condition)) [[unlikely]] {                                                      \
+      std::fprintf(stderr, "%s:%d: TERSOR_ASSERT(%s)\n", __FILE__, __LINE__, #condition); \
+      std::abort();                                                                       \
+    }                                                                                     \
   } while (0)
 #else
 #define TERSOR_ASSERT(condition) ((void)0)

@@ -16,8 +16,8 @@ using RangeFunction = void (*)(void* context, size_t begin, size_t end) noexcept
 
 // TERSOR_NUM_THREADS, else OMP_NUM_THREADS, else the smaller of affinity mask and cgroup CPU quota.
 int default_threads() noexcept;
-int num_threads() noexcept;    // what a call takes that does not say
-void set_num_threads(int n);   // 1..1024, else bad_call
+int num_threads() noexcept;   // what a call takes that does not say
+void set_num_threads(int n);  // 1..1024, else bad_call
 
 // Calls f over [0, n) in pieces of `grain`. threads <= 0: num_threads().
 void run_ranges(RangeFunction f, void* context, size_t n, size_t grain, int threads) noexcept;

@@ -43,7 +43,8 @@ class BitReader {
   }
   uint32_t take_gamma(int most_extra) {
     int extra = 0;
-    while (take(1) == 0) TERSOR_REQUIRE(++extra <= most_extra, Code::bad_data, "table: a number of over ", most_extra, " bits");
+    while (take(1) == 0)
+      TERSOR_REQUIRE(++extra <= most_extra, Code::bad_data, "table: a number of over ", most_extra, " bits");
     return 1u << extra | take(extra);
   }
   size_t used() const noexcept { return at_ - size_t(count_) / 8; }  // whole bytes, the one begun included

@@ -10,7 +10,7 @@ namespace tersor::entropy {
 struct alignas(64) NameMap {
   uint8_t name_of[256];  // every symbol's name
   uint8_t symbol_of[32];
-  uint8_t escape;        // the escape's name; 255 where there is none
+  uint8_t escape;  // the escape's name; 255 where there is none
 };
 
 // names: as long as symbols. escaped: room for all symbols and 64 more. Returns how many were escaped.

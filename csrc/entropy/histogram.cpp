@@ -19,8 +19,7 @@ struct Counters {  // four, so that equal neighbors do not wait for each other's
     for (; count > 0; ++at, --count) ++part[0][*at];
   }
   void add_to(ByteCounts& counts) const noexcept {
-    for (size_t s = 0; s < 256; ++s)
-      counts[s] += uint64_t(part[0][s]) + part[1][s] + part[2][s] + part[3][s];
+    for (size_t s = 0; s < 256; ++s) counts[s] += uint64_t(part[0][s]) + part[1][s] + part[2][s] + part[3][s];
   }
 };
 
@@ -37,7 +36,7 @@ void count_bytes(std::span<const uint8_t> data, ByteCounts& counts) noexcept {
 }
 
 void sample_bytes(std::span<const uint8_t> data, size_t stride, ByteCounts& counts) noexcept {
-  // Stride 1 promises every byte: the runs below would leave out the last data.size() % 64.
+  // Without a stride nothing may be left out: a value that is not counted gets no slot and cannot be coded.
   if (stride == 1 || data.size() < 64 * kRun * stride) return count_bytes(data, counts);
   Counters counters;
   for (size_t at = 0; at + kRun <= data.size(); at += kRun * stride) counters.add(data.data() + at, kRun);

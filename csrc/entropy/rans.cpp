@@ -145,8 +145,8 @@ BlockDecoder::BlockDecoder(std::span<const uint8_t> block, uint64_t symbols) {
                    rows_, " rows of 32");
     sum += counts[g];
   }
-  TERSOR_REQUIRE(block.size() == 4 * lanes + 2 * sum, Code::bad_data, kWhat, ": ", block.size(), " bytes of words and states, ",
-                 4 * lanes + 2 * sum, " are needed");
+  TERSOR_REQUIRE(block.size() == 4 * lanes + 2 * sum, Code::bad_data, kWhat, ": ", block.size(),
+                 " bytes of words and states, ", 4 * lanes + 2 * sum, " are needed");
   const uint8_t* const low = block.data();
   const uint8_t* at = low + 2 * lanes;
   floor_ = at;
@@ -199,8 +199,8 @@ void BlockDecoder::read(const DecodeTables& tables, std::span<uint8_t> out) {
 }
 
 void BlockDecoder::finish() const {
-  TERSOR_REQUIRE(rows_ == 0 && tail_ == 0, Code::bad_data, "rans block: ", rows_ * size_t(groups_) * kGroupLanes + tail_,
-                 " symbols are left");
+  TERSOR_REQUIRE(rows_ == 0 && tail_ == 0, Code::bad_data,
+                 "rans block: ", rows_ * size_t(groups_) * kGroupLanes + tail_, " symbols are left");
   TERSOR_REQUIRE(narrow_at_ == narrow_floor_, Code::bad_data, "rans block: ", narrow_at_ - narrow_floor_,
                  " bytes of words are left");
   for (int lane = 0; lane < narrow_lanes_; ++lane)

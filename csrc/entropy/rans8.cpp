@@ -6,6 +6,7 @@
 
 #include "core/arena.h"
 #include "core/bits.h"
+#include "core/isa.h"
 #include "core/pool.h"
 #include "entropy/bit_io.h"
 #include "entropy/escape.h"
@@ -23,6 +24,7 @@ enum Kind : uint8_t { kRaw = 0, kConstant = 1, kAlias = 2, kNames = 3 };
 constexpr int kLogChunk = 20, kLeastLogChunk = 12, kMostLogChunk = 20;
 constexpr size_t kTile = 16384;  // names decoded at a time: they stay in the L1 cache until they are symbols
 constexpr size_t kSampleStride = 8;
+constexpr size_t kLeastBySlot = 256 << 10;  // symbols from which scalar decoding earns back the table by slot
 
 // The tables of one stream, made once and shared by the chunks.
 struct Model {
@@ -75,7 +77,8 @@ void decode_with_table(std::span<const uint8_t> data, std::span<uint8_t> out) {
   data = data.subspan(1);
   if (kind == kConstant || kind == kRaw) {
     const size_t needed = kind == kRaw ? out.size() : 1;
-    TERSOR_REQUIRE(data.size() == needed, Code::bad_data, kWhat, ": escapes of ", data.size(), " bytes, ", needed, " are needed");
+    TERSOR_REQUIRE(data.size() == needed, Code::bad_data, kWhat, ": escapes of ", data.size(), " bytes, ", needed,
+                   " are needed");
     if (kind == kRaw)
       std::copy(data.begin(), data.end(), out.begin());
     else
@@ -127,7 +130,8 @@ void decode_chunk(const Model& model, const DecodeTables* tables, std::span<cons
       std::copy(data.begin(), data.end(), out.begin());
       return;
     case kConstant:
-      TERSOR_REQUIRE(data.size() == 1, Code::bad_data, kWhat, ": a constant chunk of ", data.size(), " bytes, 1 is needed");
+      TERSOR_REQUIRE(data.size() == 1, Code::bad_data, kWhat, ": a constant chunk of ", data.size(),
+                     " bytes, 1 is needed");
       std::fill(out.begin(), out.end(), data[0]);
       return;
     case kAlias: {
@@ -137,13 +141,15 @@ void decode_chunk(const Model& model, const DecodeTables* tables, std::span<cons
       return block.finish();
     }
     case kNames: {
-      TERSOR_REQUIRE(tables && model.contiguous, Code::bad_data, kWhat, ": a chunk of names without a contiguous table");
+      TERSOR_REQUIRE(tables && model.contiguous, Code::bad_data, kWhat,
+                     ": a chunk of names without a contiguous table");
       const uint64_t bytes = take_varint(data, kWhat);
       ByteReader reader(data, kWhat);
       BlockDecoder block(reader.take(bytes), out.size());
       data = reader.take(reader.left());
       const uint64_t escapes = take_varint(data, kWhat);
-      TERSOR_REQUIRE(escapes <= out.size(), Code::bad_data, kWhat, ": ", escapes, " escapes in ", out.size(), " symbols");
+      TERSOR_REQUIRE(escapes <= out.size(), Code::bad_data, kWhat, ": ", escapes, " escapes in ", out.size(),
+                     " symbols");
       ScratchFrame frame;
       const auto escaped = frame.bytes(size_t(escapes));
       if (escapes)
@@ -154,7 +160,8 @@ void decode_chunk(const Model& model, const DecodeTables* tables, std::span<cons
       for (size_t at = 0; at < out.size(); at += kTile) {
         const auto tile = out.subspan(at, std::min(kTile, out.size() - at));
         block.read(*tables, tile);
-        TERSOR_REQUIRE(merge_escapes(model.names, tile, left), Code::bad_data, kWhat, ": more than ", escapes, " escapes");
+        TERSOR_REQUIRE(merge_escapes(model.names, tile, left), Code::bad_data, kWhat, ": more than ", escapes,
+                       " escapes");
       }
       block.finish();
       TERSOR_REQUIRE(left.empty(), Code::bad_data, kWhat, ": ", left.size(), " escapes are left");
@@ -304,16 +311,17 @@ void decode(std::span<const uint8_t> data, const Table* table, std::span<uint8_t
     coded = !model.table->single();
     if (coded) prepare_decode(*model.table, *tables);
   }
+  ScratchFrame frame;
+  if (coded && active_isa() < Isa::avx512 && head.symbols >= kLeastBySlot)
+    prepare_slots(*tables, frame.take<uint32_t>(kSlots).first<kSlots>());
   const size_t chunks = size_t(ceil_div(head.symbols, head.chunk));
   std::vector<uint64_t> end(chunks + 1);
-  for (size_t i = 0; i < chunks; ++i)
-    end[i + 1] = checked_add(end[i], take_varint(head.rest, kWhat), "chunk lengths");
+  for (size_t i = 0; i < chunks; ++i) end[i + 1] = checked_add(end[i], take_varint(head.rest, kWhat), "chunk lengths");
   TERSOR_REQUIRE(end[chunks] == head.rest.size(), Code::bad_data, kWhat, ": chunks of ", end[chunks], " bytes, ",
                  head.rest.size(), " are there");
   parallel_for(chunks, 1, threads, [&](size_t i, size_t) {
     const size_t begin = i * head.chunk;
-    decode_chunk(model, coded ? tables.get() : nullptr,
-                 head.rest.subspan(size_t(end[i]), size_t(end[i + 1] - end[i])),
+    decode_chunk(model, coded ? tables.get() : nullptr, head.rest.subspan(size_t(end[i]), size_t(end[i + 1] - end[i])),
                  out.subspan(begin, std::min(head.chunk, out.size() - begin)));
   });
 }

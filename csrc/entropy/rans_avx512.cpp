@@ -92,8 +92,7 @@ struct Alias256 : WordSymbols {
       const __m512i own_alias = look_up(t.own_alias256, at);
       const __m512i rest = _mm512_and_si512(low[j], byte);
       // rest >= own, in the upper byte; the alias below it must not decide
-      const __mmask32 beyond =
-          _mm512_cmpge_epu16_mask(_mm512_or_si512(_mm512_slli_epi16(low[j], 8), byte), own_alias);
+      const __mmask32 beyond = _mm512_cmpge_epu16_mask(_mm512_or_si512(_mm512_slli_epi16(low[j], 8), byte), own_alias);
       symbol[j] = _mm512_mask_mov_epi16(bucket, beyond, _mm512_and_si512(own_alias, byte));
       rank[j] = _mm512_mask_add_epi16(rest, beyond, rest, look_up(t.offset256, at));
     }
@@ -126,8 +125,8 @@ static __attribute__((noinline)) void encode(const EncodeTables& t, EncodeStates
   const __m512 reciprocal_low = _mm512_load_ps(t.reciprocal), reciprocal_high = _mm512_load_ps(t.reciprocal + 16);
   const uint16_t* const slot_of = t.slot_of;
   const int lanes = groups * kGroupLanes;
-  alignas(64) uint16_t slot[kMostLanes];        // alias: the low halves of the states
-  alignas(64) uint32_t packed_of[kMostLanes];   // large alphabet: of the row's symbols
+  alignas(64) uint16_t slot[kMostLanes];       // alias: the low halves of the states
+  alignas(64) uint32_t packed_of[kMostLanes];  // large alphabet: of the row's symbols
   alignas(64) float reciprocal_of[kMostLanes];
   // A state is `x` plus its lane's `slot`, which is a whole number of quanta.
   const __m128i quantum_bits = _mm_cvtsi32_si128(t.quantum_bits);
@@ -207,7 +206,7 @@ static __attribute__((noinline)) void encode(const EncodeTables& t, EncodeStates
         __m512i slots[kStep];
         TERSOR_EACH slots[j] = _mm512_add_epi32(_mm512_srli_epi32(packed[j], 16), rank[j]);
         __m512i place16 = _mm512_packus_epi32(_mm512_and_si512(slots[0], word), _mm512_and_si512(slots[1], word));
-        const __mmask32 large = _mm512_cmpgt_epu16_mask(_mm512_packus_epi32(f[0], f[1]), _mm512_set1_epi16(2048));
+        const __mmask32 large = _mm512_cmpgt_epu16_mask(_mm512_packus_epi32(f[0], f[1]), _mm512_set1_epi16(2047));
         const __m512i at1024 = _mm512_srli_epi16(place16, 10), minus_one = _mm512_set1_epi16(-1);
         const auto look_up = [&](const uint16_t* table, __m512i index) {
           return _mm512_permutex2var_epi16(_mm512_load_si512(table), index, _mm512_load_si512(table + 32));
@@ -234,8 +233,8 @@ static __attribute__((noinline)) void encode(const EncodeTables& t, EncodeStates
           _mm256_store_si256(to, _mm512_castsi512_si256(quanta));
           _mm256_store_si256(to + 1, _mm512_extracti64x4_epi64(quanta, 1));
           // 0xEA: (a & b) | c
-          _mm512_store_si512(states.x + at, _mm512_ternarylogic_epi32(slots, in_quantum,
-                                                                      _mm512_slli_epi32(quotient[j], 16), 0xEA));
+          _mm512_store_si512(states.x + at,
+                             _mm512_ternarylogic_epi32(slots, in_quantum, _mm512_slli_epi32(quotient[j], 16), 0xEA));
         } else {
           _mm512_store_si512(states.x + at, _mm512_or_si512(_mm512_slli_epi32(quotient[j], 16), slots));
         }
@@ -253,8 +252,8 @@ static __attribute__((noinline)) void encode(const EncodeTables& t, EncodeStates
 
 namespace tersor::entropy {
 
-bool decode_rows_avx512(const DecodeTables& tables, DecodeStates& states, int groups, const uint8_t* floor,
-                        size_t rows, uint8_t* out) noexcept {
+bool decode_rows_avx512(const DecodeTables& tables, DecodeStates& states, int groups, const uint8_t* floor, size_t rows,
+                        uint8_t* out) noexcept {
   switch (tables.layout) {
     case Layout::alias32: return avx512::decode_groups<avx512::Alias32>(tables, states, groups, floor, rows, out);
     case Layout::alias256: return avx512::decode_groups<avx512::Alias256>(tables, states, groups, floor, rows, out);

@@ -29,8 +29,7 @@ struct Alias256 {
   explicit Alias256(const DecodeTables& tables) : t(tables) {}
 
   static __attribute__((always_inline)) __m512i look_up(const uint8_t* plane, __m512i index, __mmask64 upper) {
-    const __m512i low =
-        _mm512_permutex2var_epi8(_mm512_load_si512(plane), index, _mm512_load_si512(plane + 64));
+    const __m512i low = _mm512_permutex2var_epi8(_mm512_load_si512(plane), index, _mm512_load_si512(plane + 64));
     const __m512i high =
         _mm512_permutex2var_epi8(_mm512_load_si512(plane + 128), index, _mm512_load_si512(plane + 192));
     return _mm512_mask_mov_epi8(low, upper, high);

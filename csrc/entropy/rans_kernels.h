@@ -20,6 +20,10 @@ enum class Layout : uint8_t {
   contiguous,  // 64 buckets of 1024 slots with at most one boundary in each: up to 32 frequencies of >= 1024
 };
 
+constexpr int log_width(Layout layout) noexcept {  // of a bucket, in slots
+  return layout == Layout::alias32 ? 11 : layout == Layout::alias256 ? 8 : 10;
+}
+
 // Alias: bucket b holds slots of symbol b below own[b], above it those of ONE other symbol, alias[b]. A slot decodes
 // with one comparison: rest < own[b] ? (b, rank rest) : (alias[b], rank rest + offset[b]), ranks modulo 2^16. A bucket
 // that is all its own would need own = width, one bit too many: it stores width - 1, and its last slot decodes as the
@@ -33,6 +37,10 @@ struct DecodeTables {
   // slots before it (odd places) and from it on (even places) frequency, offset, symbol: 16 bits each, low first.
   alignas(64) uint16_t own[256];
   alignas(64) uint64_t side[512];
+  // The same by slot, rank << 8 | symbol with its base, for scalar code that decodes much: fewer steps, but 256 KiB.
+  // May be null.
+  const uint32_t* slots;
+  alignas(64) uint16_t frequency_of[256];  // by symbol, beside `slots`
   // alias32 and contiguous, as the registers hold them
   alignas(64) uint16_t alias[32], offset[32], frequency[32], start[32], bucket[64];
   // alias256: own << 8 | alias and offset by bucket, frequency by symbol
@@ -45,21 +53,21 @@ struct DecodeTables {
 
 struct EncodeTables {
   Layout layout;
-  uint8_t base;                  // taken from alias32's symbols
+  uint8_t base;                               // taken from alias32's symbols
   alignas(64) uint32_t frequency_start[256];  // start << 16 | frequency
   alignas(64) float reciprocal[256];          // of the frequency, rounded down twice; 0 for absent symbols
   // Alias: the slot of start + rank. Tables of less than 16 bits place whole quanta of 2^quantum_bits slots, so only
   // their first slots are kept: the fewer, the better they fit the L1 cache.
   int quantum_bits;
   const uint16_t* slot_of;
-  // The same for vectors of alias32, where `stepped`: symbols of at most 2048 slots lie whole in their own bucket, and
-  // the ranks of the others, laid side by side, are cut into at most 64 pieces with at most three cuts in 1024 ranks.
-  // place = place_frequency >> 16 + rank; a small symbol's slot is its place, of another it is place + shift[piece],
-  // and piece = piece[place / 1024] + how many of the three cuts are below place.
+  // The same for vectors of alias32, where `stepped`: symbols of less than 2048 slots lie whole in their own bucket,
+  // and the ranks of the others, laid side by side, are cut into at most 64 pieces with at most three cuts in 1024
+  // ranks. place = place_frequency >> 16 + rank; a small symbol's slot is its place, of another it is place +
+  // shift[piece], and piece = piece[place / 1024] + how many of the three cuts are below place.
   bool stepped;
   alignas(64) uint32_t place_frequency[32];  // place << 16 | frequency
   alignas(64) uint16_t piece[64];
-  alignas(64) uint16_t cut[3][64];           // one below the first place behind the cut; 65535: none
+  alignas(64) uint16_t cut[3][64];  // one below the first place behind the cut; 65535: none
   alignas(64) uint16_t shift[64];
 };
 
@@ -76,8 +84,8 @@ struct EncodeStates {
 
 // Decodes `rows` rows of 32 * groups symbols. Returns false, having written nothing outside `out`, when a group's
 // words run below `floor`. Readable: 64 * groups bytes below floor, 64 bytes above each group's words.
-using DecodeRows = bool(const DecodeTables& tables, DecodeStates& states, int groups, const uint8_t* floor,
-                        size_t rows, uint8_t* out) noexcept;
+using DecodeRows = bool(const DecodeTables& tables, DecodeStates& states, int groups, const uint8_t* floor, size_t rows,
+                        uint8_t* out) noexcept;
 DecodeRows decode_rows_scalar, decode_rows_avx512, decode_rows_avx512vbmi;
 
 // Encodes rows [0, rows), the last first. Symbols have a frequency; the door has checked that.

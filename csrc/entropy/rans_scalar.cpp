@@ -7,10 +7,21 @@
 namespace tersor::entropy {
 namespace {
 
-// Slots of a bucket. Buckets and sides are found by arithmetic: which side a slot falls on is a coin toss, and so is
-// whether a state takes a word; a branch would mispredict.
-constexpr int log_width(Layout layout) noexcept {
-  return layout == Layout::alias32 ? 11 : layout == Layout::alias256 ? 8 : 10;
+constexpr int kBySlot = 16;  // in place of a bucket's width: DecodeTables::slots
+
+// Buckets, sides and refills are chosen without branches: each is close to a coin toss.
+uint32_t refill(uint32_t x, const uint8_t*& words) noexcept {
+  uint16_t word;
+  std::memcpy(&word, words - 2, 2);
+  uint32_t refilled = x << 16 | word;
+  int64_t taken = -int64_t(x < kSlots);
+#if defined(__x86_64__)  // gcc 12 makes a branch of every way to say this in C++
+  asm("cmpl $65536, %0\n\tcmovb %2, %0\n\tsbb %1, %1" : "+r"(x), "=&r"(taken) : "r"(refilled) : "cc");
+#else
+  x = taken ? refilled : x;
+#endif
+  words += 2 * taken;
+  return x;
 }
 
 // One decoded step of a state; `words` moves down when the state takes a word.
@@ -19,12 +30,14 @@ uint32_t advance(const DecodeTables& t, uint32_t x, const uint8_t*& words, uint8
   const uint32_t bucket = (x & 0xffff) >> kLogWidth, rest = x & ((1u << kLogWidth) - 1);
   const uint64_t side = t.side[2 * bucket + (rest < t.own[bucket])];
   symbol = uint8_t(side >> 32);
-  x = uint32_t(side & 0xffff) * (x >> 16) + ((rest + uint32_t(side >> 16)) & 0xffff);
-  uint16_t word;
-  std::memcpy(&word, words - 2, 2);
-  const uint32_t refill = 0u - uint32_t(x < kSlots);
-  words -= refill & 2;
-  return x ^ ((x ^ (x << 16 | word)) & refill);
+  return refill(uint32_t(side & 0xffff) * (x >> 16) + ((rest + uint32_t(side >> 16)) & 0xffff), words);
+}
+
+template <>
+uint32_t advance<kBySlot>(const DecodeTables& t, uint32_t x, const uint8_t*& words, uint8_t& symbol) noexcept {
+  const uint32_t slot = t.slots[x & 0xffff];
+  symbol = uint8_t(slot);
+  return refill(uint32_t(t.frequency_of[symbol]) * (x >> 16) + (slot >> 8), words);
 }
 
 template <int kLogWidth>
@@ -33,7 +46,7 @@ bool decode(const DecodeTables& t, DecodeStates& states, int groups, const uint8
   const size_t lanes = size_t(groups) * kGroupLanes;
   uint32_t x[kMostLanes];
   for (size_t i = 0; i < lanes; ++i) x[i] = uint32_t(states.high[i]) << 16 | states.low[i];
-  const uint8_t base = t.base;
+  const uint8_t base = kLogWidth == kBySlot ? 0 : t.base;
   bool inside = true;
   for (size_t row = 0; row < rows; ++row, out += lanes) {
     for (size_t g = 0; g < size_t(groups); ++g) {
@@ -79,15 +92,15 @@ uint32_t push(const EncodeTables& t, uint32_t x, uint8_t symbol, uint16_t*& word
   const uint32_t correction = int32_t(rank) < 0 ? ~0u : uint32_t(rank >= frequency);
   quotient += correction, rank -= correction * frequency;
   uint32_t slot = start + rank;
-  if (t.layout != Layout::contiguous)
-    slot = t.slot_of[slot >> t.quantum_bits] + (slot & ((1u << t.quantum_bits) - 1));
+  if (t.layout != Layout::contiguous) slot = t.slot_of[slot >> t.quantum_bits] + (slot & ((1u << t.quantum_bits) - 1));
   return quotient << 16 | slot;
 }
 
 }  // namespace
 
-bool decode_rows_scalar(const DecodeTables& tables, DecodeStates& states, int groups, const uint8_t* floor,
-                        size_t rows, uint8_t* out) noexcept {
+bool decode_rows_scalar(const DecodeTables& tables, DecodeStates& states, int groups, const uint8_t* floor, size_t rows,
+                        uint8_t* out) noexcept {
+  if (tables.slots) return decode<kBySlot>(tables, states, groups, floor, rows, out);
   switch (tables.layout) {
     case Layout::alias32: return decode<log_width(Layout::alias32)>(tables, states, groups, floor, rows, out);
     case Layout::alias256: return decode<log_width(Layout::alias256)>(tables, states, groups, floor, rows, out);
@@ -121,8 +134,10 @@ const uint8_t* decode_narrow(const DecodeTables& tables, NarrowStates& states, i
                              size_t count, const uint8_t* words, const uint8_t* floor) noexcept {
   const size_t n = size_t(lanes);
   switch (tables.layout) {
-    case Layout::alias32: return decode_tail<log_width(Layout::alias32)>(tables, states, n, left, out, count, words, floor);
-    case Layout::alias256: return decode_tail<log_width(Layout::alias256)>(tables, states, n, left, out, count, words, floor);
+    case Layout::alias32:
+      return decode_tail<log_width(Layout::alias32)>(tables, states, n, left, out, count, words, floor);
+    case Layout::alias256:
+      return decode_tail<log_width(Layout::alias256)>(tables, states, n, left, out, count, words, floor);
     case Layout::contiguous:
       return decode_tail<log_width(Layout::contiguous)>(tables, states, n, left, out, count, words, floor);
   }

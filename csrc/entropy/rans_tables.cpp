@@ -64,7 +64,7 @@ bool lay_steps(const AliasMap& m, EncodeTables& out) {
     at += count;
   };
   for (uint32_t s = 0; s < 32; ++s) {
-    if (m.frequency[s] <= m.width) {
+    if (m.frequency[s] < m.width) {  // a full bucket may have lent slots and have others elsewhere
       out.place_frequency[s] = m.frequency[s] | (s * m.width) << 16;
       continue;
     }
@@ -124,6 +124,7 @@ void prepare_decode(const Table& table, DecodeTables& out) {
   const bool small = m.buckets == 32;
   out.layout = small ? Layout::alias32 : Layout::alias256;
   out.base = small ? uint8_t(table.first()) : 0;
+  out.slots = nullptr;
   for (int b = 0; b < m.buckets; ++b) {
     const uint32_t own = std::min(m.own[b], m.width - 1), alias = m.alias[b], offset = m.offset[b];
     const uint32_t f = m.frequency[b];
@@ -140,6 +141,20 @@ void prepare_decode(const Table& table, DecodeTables& out) {
     out.plane[2][b] = uint8_t(offset), out.plane[3][b] = uint8_t(offset >> 8);
     out.plane[4][b] = uint8_t(f), out.plane[5][b] = uint8_t(f >> 8);
   }
+}
+
+void prepare_slots(DecodeTables& tables, std::span<uint32_t, kSlots> slots) {
+  const uint32_t width = 1u << log_width(tables.layout);
+  for (uint32_t b = 0; b < kSlots / width; ++b)
+    for (const bool before : {true, false}) {
+      const uint32_t begin = before ? 0 : tables.own[b], end = before ? tables.own[b] : width;
+      if (begin == end) continue;
+      const uint64_t side = tables.side[2 * b + before];
+      const uint32_t symbol = (uint32_t(side >> 32) + tables.base) & 255, offset = uint32_t(side >> 16) & 0xffff;
+      tables.frequency_of[symbol] = uint16_t(side);
+      for (uint32_t r = begin; r < end; ++r) slots[b * width + r] = ((r + offset) & 0xffff) << 8 | symbol;
+    }
+  tables.slots = slots.data();
 }
 
 void prepare_encode(const Table& table, EncodeTables& out, std::span<uint16_t> slot_of) {
@@ -176,7 +191,9 @@ bool choose_direct(std::span<const uint64_t> counts, bool escapes, DirectAlphabe
   if (order.size() < 2 || total >= uint64_t(1) << 32) return false;
   std::stable_sort(order.begin(), order.end(), [&](uint16_t a, uint16_t b) { return counts[a] > counts[b]; });
   // An escaped symbol pays the escape and then its own share of the escaped, in 2^-16 bit.
-  const auto own_price = [&](uint64_t count, uint64_t whole) { return count * cost_q16(uint32_t(count), uint32_t(whole)); };
+  const auto own_price = [&](uint64_t count, uint64_t whole) {
+    return count * cost_q16(uint32_t(count), uint32_t(whole));
+  };
   uint64_t escaped = total, apart = 0, best_cost = ~uint64_t(0);
   for (const uint16_t s : order) apart += own_price(counts[s], total);
   std::vector<uint64_t> shares;
@@ -213,14 +230,15 @@ bool choose_direct(std::span<const uint64_t> counts, bool escapes, DirectAlphabe
 
 void prepare_decode(const DirectAlphabet& alphabet, DecodeTables& out) {
   out.layout = Layout::contiguous;
-  out.base = 0;
+  out.base = 0, out.slots = nullptr;
   std::fill(std::begin(out.frequency), std::end(out.frequency), uint16_t(0));
   std::fill(std::begin(out.start), std::end(out.start), uint16_t(0));
   const auto frequencies = alphabet.table.frequencies();
   uint32_t start = 0;
   for (int s = 0; s < alphabet.names(); ++s) {
     TERSOR_REQUIRE(frequencies[size_t(s)] >= DirectAlphabet::kLeastFrequency && frequencies[size_t(s)] < kSlots,
-                   Code::bad_data, "contiguous table: a frequency of ", frequencies[size_t(s)], ", 1024..65535 is needed");
+                   Code::bad_data, "contiguous table: a frequency of ", frequencies[size_t(s)],
+                   ", 1024..65535 is needed");
     const uint32_t end = start + frequencies[size_t(s)];
     out.frequency[s] = uint16_t(frequencies[size_t(s)]), out.start[s] = uint16_t(start);
     for (uint32_t b = (start + 1023) / 1024; b * 1024 < end; ++b) {  // buckets whose first slot is this symbol's
@@ -228,8 +246,7 @@ void prepare_decode(const DirectAlphabet& alphabet, DecodeTables& out) {
       out.bucket[b] = uint16_t(threshold << 5 | uint32_t(s));
       out.own[b] = uint16_t(threshold);
       out.side[2 * b + 1] = side_of(frequencies[size_t(s)], b * 1024 - start, uint32_t(s));
-      if (threshold < 1024)
-        out.side[2 * b] = side_of(frequencies[size_t(s) + 1], b * 1024 - end, uint32_t(s) + 1);
+      if (threshold < 1024) out.side[2 * b] = side_of(frequencies[size_t(s) + 1], b * 1024 - end, uint32_t(s) + 1);
     }
     start = end;
   }

@@ -15,6 +15,9 @@ inline size_t slot_entries(const Table& table) noexcept { return size_t(1) << ta
 void prepare_decode(const Table& table, DecodeTables& out);
 void prepare_encode(const Table& table, EncodeTables& out, std::span<uint16_t> slot_of);  // slot_entries(table)
 
+// Gives tables, prepared before, their form by slot; `slots` must live as long as it is used.
+void prepare_slots(DecodeTables& tables, std::span<uint32_t, kSlots> slots);
+
 // A small alphabet for the contiguous layout: the likely symbols, each with at least 1/64 of the slots, renamed to
 // 0, 1, ... in ascending order; all others become the escape, the last of the new names.
 struct DirectAlphabet {

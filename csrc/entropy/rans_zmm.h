@@ -78,8 +78,7 @@ struct Contiguous : WordSymbols {
   __attribute__((always_inline)) void resolve(const __m512i* low, __m512i* symbol, __m512i* f, __m512i* rank,
                                               const Between& between) const {
     TERSOR_EACH {
-      const __m512i packed =
-          _mm512_permutex2var_epi16(bucket_low, _mm512_srli_epi16(low[j], 10), bucket_high);
+      const __m512i packed = _mm512_permutex2var_epi16(bucket_low, _mm512_srli_epi16(low[j], 10), bucket_high);
       // rest >= threshold; the five low bits of packed hold the symbol, so the left side fills its own with ones
       // 0xEA: (a & b) | c
       const __m512i rest = _mm512_ternarylogic_epi32(_mm512_slli_epi16(low[j], 5), low15, low5, 0xEA);
@@ -117,9 +116,6 @@ __attribute__((noinline)) bool decode(const DecodeTables& tables, DecodeStates& 
     _mm512_store_si512(local.low + kGroupLanes * (set + j), _mm512_mask_mov_epi16(word, stay[j], pending[j]));
   };
   for (size_t row = 0; row < rows; ++row) {
-    if (row % kGroups == 0)  // a row reads at most 64 bytes a group, and 64 * groups bytes below floor are ours
-      for (int g = 0; g < kGroups; ++g)
-        if (local.words[g] < floor) return false;
 #pragma GCC unroll 4
     for (int set = 0; set < kGroups; set += kStep, out += kGroupLanes * kStep) {
       __m512i low[kStep], high[kStep], symbol[kStep], f[kStep], rank[kStep];
@@ -145,11 +141,15 @@ __attribute__((noinline)) bool decode(const DecodeTables& tables, DecodeStates& 
       TERSOR_EACH {
         pending[j] = low[j];
         stay[j] = _mm512_test_epi16_mask(high[j], high[j]);
-        _mm512_store_si512(local.high + kGroupLanes * (set + j),
-                           _mm512_mask_mov_epi16(pending[j], stay[j], high[j]));
+        _mm512_store_si512(local.high + kGroupLanes * (set + j), _mm512_mask_mov_epi16(pending[j], stay[j], high[j]));
       }
       Tables::template store<kStep>(out, symbol, t.base);
     }
+    // A row reads at most 64 bytes a group, and 64 * groups bytes below floor are ours. Checked at a row's end: at its
+    // beginning the last set's words of the row before are still to come, and the last row's would be one too many.
+    if (row % kGroups == kGroups - 1)
+      for (int g = 0; g < kGroups; ++g)
+        if (local.words[g] < floor) return false;
   }
   if (rows > 0) TERSOR_EACH fetch(kGroups - kStep, j);
   for (int g = 0; g < kGroups; ++g) {

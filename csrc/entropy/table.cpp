@@ -101,9 +101,7 @@ void round_to_slots(std::span<const uint64_t> counts, uint64_t total, uint32_t s
 
 }  // namespace
 
-uint32_t cost_q16(uint32_t part, uint32_t whole) noexcept {
-  return uint32_t((log2_q32(whole) - log2_q32(part)) >> 16);
-}
+uint32_t cost_q16(uint32_t part, uint32_t whole) noexcept { return uint32_t((log2_q32(whole) - log2_q32(part)) >> 16); }
 
 Table::Table(std::vector<uint32_t> frequencies, int precision, bool escape)
     : frequencies_(std::move(frequencies)), precision_(precision), escape_(escape) {
@@ -207,13 +205,15 @@ Table Table::parse(std::span<const uint8_t>& data) {
   TERSOR_REQUIRE(!data.empty(), Code::bad_data, "table: 0 bytes, at least 4 are needed");
   const int precision = data[0] & 127;
   const bool escape = data[0] >> 7;
-  TERSOR_REQUIRE(precision >= kLeastPrecision && precision <= kMostPrecision, Code::bad_data,
-                 "table: precision ", precision, ", 12..16 is needed");
+  TERSOR_REQUIRE(precision >= kLeastPrecision && precision <= kMostPrecision, Code::bad_data, "table: precision ",
+                 precision, ", 12..16 is needed");
   data = data.subspan(1);
-  const uint64_t first = take_varint(data, "table"), span = take_varint(data, "table"), after = take_varint(data, "table");
+  const uint64_t first = take_varint(data, "table"), span = take_varint(data, "table"),
+                 after = take_varint(data, "table");
   TERSOR_REQUIRE(first < kMostSymbols + 1 && span < kMostSymbols + 1 && after < kMostSymbols + 1 &&
                      first + span + after < kMostSymbols + escape,
-                 Code::bad_data, "table: ", first, " + ", span, " + ", after, " symbols, at most ", kMostSymbols, " are allowed");
+                 Code::bad_data, "table: ", first, " + ", span, " + ", after, " symbols, at most ", kMostSymbols,
+                 " are allowed");
   std::vector<uint32_t> frequencies(size_t(first + span + after + 1));
   const size_t last = size_t(first + span);
   if (span == 0) {
@@ -226,18 +226,20 @@ Table Table::parse(std::span<const uint8_t>& data) {
   for (size_t s = size_t(first); s <= last;) {
     const uint32_t code = bits.take_gamma(6);
     const int width = previous + (code % 2 ? -int(code / 2) : int(code / 2));
-    TERSOR_REQUIRE(width >= 0 && width <= precision, Code::bad_data, "table: a frequency of ", width,
-                   " bits, at most ", precision, " are allowed");
+    TERSOR_REQUIRE(width >= 0 && width <= precision, Code::bad_data, "table: a frequency of ", width, " bits, at most ",
+                   precision, " are allowed");
     if (width > 0) {
       sum += frequencies[s++] = 1u << (width - 1) | bits.take(width - 1);
       previous = width;
       continue;
     }
     const uint32_t run = bits.take_gamma(17);
-    TERSOR_REQUIRE(s > first && s + run <= last, Code::bad_data, "table: ", run, " absent symbols at ", s, " of ", last);
+    TERSOR_REQUIRE(s > first && s + run <= last, Code::bad_data, "table: ", run, " absent symbols at ", s, " of ",
+                   last);
     s += run;
   }
-  TERSOR_REQUIRE(sum == uint64_t(1) << precision, Code::bad_data, "table: frequencies sum to ", sum, ", not to 2^", precision);
+  TERSOR_REQUIRE(sum == uint64_t(1) << precision, Code::bad_data, "table: frequencies sum to ", sum, ", not to 2^",
+                 precision);
   TERSOR_REQUIRE(bits.padding_is_zero(), Code::bad_data, "table: padding bits are not 0");
   data = data.subspan(bits.used());
   return Table(std::move(frequencies), precision, escape);

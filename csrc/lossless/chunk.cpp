@@ -22,8 +22,8 @@ constexpr size_t kTile = 16384;  // words decoded at a time: all planes of a til
 
 // What a level tries. Rates and speeds of each: docs/formats/lossless.md, from bench/results.
 struct LevelRow {
-  int extra_bits;      // mantissa bits modeled with the exponent
-  bool all_cuts;       // try fewer bits too and keep the smallest
+  int extra_bits;  // mantissa bits modeled with the exponent
+  bool all_cuts;   // try fewer bits too and keep the smallest
   PlaneOptions names, bytes;
 };
 constexpr LevelRow kLevels[] = {

@@ -147,8 +147,8 @@ PlaneDecoder::PlaneDecoder(std::span<const uint8_t>& data, size_t values, int li
       for (uint64_t i = 0; i < runs; ++i) {
         const uint64_t rows = take_varint(rest, kWhat);
         const bool last = i + 1 == runs;
-        TERSOR_REQUIRE(rows <= left / kMostLanes && (last ? rows == left / kMostLanes : rows > 0), Code::bad_data, kWhat,
-                       ": a run of ", rows, " * 256 values, ", left, " are left");
+        TERSOR_REQUIRE(rows <= left / kMostLanes && (last ? rows == left / kMostLanes : rows > 0), Code::bad_data,
+                       kWhat, ": a run of ", rows, " * 256 values, ", left, " are left");
         const size_t size = last ? left : size_t(rows) * kMostLanes;
         left -= size;
         runs_.push_back({size, Table::parse(rest)});

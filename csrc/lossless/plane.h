@@ -12,10 +12,10 @@
 namespace tersor::lossless {
 
 struct PlaneOptions {
-  size_t segment = 65536;   // values that a table serves at least; a multiple of 256
-  int precision = 14;       // of the tables
-  int least_saving = 0;     // what coding must save, in 1/10,000 of the plane, else raw
-  int stride = 1;           // planes below 32: count one value in so many
+  size_t segment = 65536;  // values that a table serves at least; a multiple of 256
+  int precision = 14;      // of the tables
+  int least_saving = 0;    // what coding must save, in 1/10,000 of the plane, else raw
+  int stride = 1;          // planes below 32: count one value in so many
 };
 
 // The largest coded size that is worth decoding instead of `raw` bytes.

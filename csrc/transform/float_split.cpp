@@ -14,7 +14,8 @@ constexpr Variant<MergeWords> kMergeWords[] = {{Isa::scalar, merge_words_scalar}
 constexpr Variant<Split32> kSplit32[] = {{Isa::scalar, split32_scalar}, TERSOR_X86({Isa::avx512, split32_avx512}, )};
 constexpr Variant<Merge32> kMerge32[] = {{Isa::scalar, merge32_scalar}, TERSOR_X86({Isa::avx512, merge32_avx512}, )};
 
-constexpr Variant<PackRest> kPackRest[] = {{Isa::scalar, pack_rest_scalar}, TERSOR_X86({Isa::avx512, pack_rest_avx512}, )};
+constexpr Variant<PackRest> kPackRest[] = {{Isa::scalar, pack_rest_scalar},
+                                           TERSOR_X86({Isa::avx512, pack_rest_avx512}, )};
 constexpr Variant<PackRest> kUnpackRest[] = {{Isa::scalar, unpack_rest_scalar},
                                              TERSOR_X86({Isa::avx512, unpack_rest_avx512}, )};
 

@@ -13,9 +13,9 @@ namespace tersor::transform {
 inline constexpr int kWindow = 30, kSpecialName = 30, kEscapeName = 31, kMostExtraBits = 2;
 
 struct FloatSplit {
-  int extra_bits;        // 0..2
-  uint16_t window;       // the key of name 0
-  uint16_t special;      // the key of name 30; kNoKey where there is none
+  int extra_bits;    // 0..2
+  uint16_t window;   // the key of name 0
+  uint16_t special;  // the key of name 30; kNoKey where there is none
   static constexpr uint16_t kNoKey = 0xffff;
 };
 

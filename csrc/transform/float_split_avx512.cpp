@@ -20,10 +20,12 @@ size_t split_words_avx512(const FloatSplit& split, const uint16_t* words, size_t
     const __m512i key = _mm512_srl_epi16(_mm512_and_si512(word, magnitude), low);
     const __m512i place = _mm512_sub_epi16(key, window);
     const __mmask32 inside = _mm512_cmplt_epu16_mask(place, _mm512_set1_epi16(kWindow));
-    __m512i name = _mm512_mask_mov_epi16(escape, _mm512_cmpeq_epi16_mask(key, special), _mm512_set1_epi16(kSpecialName));
+    __m512i name =
+        _mm512_mask_mov_epi16(escape, _mm512_cmpeq_epi16_mask(key, special), _mm512_set1_epi16(kSpecialName));
     name = _mm512_mask_mov_epi16(name, inside, place);
     // 0xEA: (a & b) | c
-    const __m512i tail = _mm512_ternarylogic_epi32(word, low_mask, _mm512_and_si512(_mm512_srl_epi16(word, sign_down), sign), 0xEA);
+    const __m512i tail =
+        _mm512_ternarylogic_epi32(word, low_mask, _mm512_and_si512(_mm512_srl_epi16(word, sign_down), sign), 0xEA);
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(names + i), _mm512_cvtepi16_epi8(name));
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(rest + i), _mm512_cvtepi16_epi8(tail));
     uint32_t bits = _cvtmask32_u32(_mm512_cmpeq_epi16_mask(name, escape));
@@ -54,8 +56,10 @@ bool merge_words_avx512(const FloatSplit& split, const uint8_t* names, const uin
     const __mmask64 escapes = _mm512_cmpeq_epi8_mask(name, escape);
 #pragma GCC unroll 2
     for (int half = 0; half < 2; ++half) {
-      const __m512i n = _mm512_cvtepu8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(names + i + 32 * half)));
-      const __m512i r = _mm512_cvtepu8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(rest + i + 32 * half)));
+      const __m512i n =
+          _mm512_cvtepu8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(names + i + 32 * half)));
+      const __m512i r =
+          _mm512_cvtepu8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(rest + i + 32 * half)));
       // 0xEC: (a & c) | b
       const __m512i word = _mm512_ternarylogic_epi32(r, _mm512_permutexvar_epi16(n, keys), low_mask, 0xEC);
       const __m512i top = _mm512_andnot_si512(magnitude, _mm512_sll_epi16(r, sign_up));
@@ -65,8 +69,8 @@ bool merge_words_avx512(const FloatSplit& split, const uint8_t* names, const uin
       if (escaped == escaped_end) return false;
       const size_t j = i + size_t(__builtin_ctzll(bits));
       const unsigned r = rest[j], key = *escaped++;
-      const unsigned short word = (unsigned short)((key << low_bits & 0x7fff) | (r >> low_bits & 1) << 15 |
-                                                   (r & ((1u << low_bits) - 1)));
+      const unsigned short word =
+          (unsigned short)((key << low_bits & 0x7fff) | (r >> low_bits & 1) << 15 | (r & ((1u << low_bits) - 1)));
       __builtin_memcpy(words + j, &word, 2);
     }
   }
@@ -92,8 +96,7 @@ void merge32_avx512(const uint16_t* upper, const uint8_t* byte1, const uint8_t* 
     const __m512i b = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(byte1 + i)));
     const __m512i c = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(byte0 + i)));
     // 0xFE: a | b | c
-    const __m512i word =
-        _mm512_ternarylogic_epi32(_mm512_slli_epi32(a, 16), _mm512_slli_epi32(b, 8), c, 0xFE);
+    const __m512i word = _mm512_ternarylogic_epi32(_mm512_slli_epi32(a, 16), _mm512_slli_epi32(b, 8), c, 0xFE);
     _mm512_storeu_si512(words + i, word);
   }
   merge32_scalar(upper + i, byte1 + i, byte0 + i, count - i, words + i);
@@ -108,10 +111,11 @@ void pack_rest_avx512(int extra_bits, const uint8_t* from, size_t blocks, uint8_
     const __m512i dealt = _mm512_loadu_si512(from + 64 * runs);
     for (int run = 0; run < runs; ++run) {
       const int up = kept - run * extra_bits;
-      const __m512i share = up >= 0 ? _mm512_sll_epi16(dealt, _mm_cvtsi32_si128(up))
-                                    : _mm512_srl_epi16(dealt, _mm_cvtsi32_si128(-up));
+      const __m512i share =
+          up >= 0 ? _mm512_sll_epi16(dealt, _mm_cvtsi32_si128(up)) : _mm512_srl_epi16(dealt, _mm_cvtsi32_si128(-up));
       // 0xF8: a | (b & c)
-      _mm512_storeu_si512(to + 64 * run, _mm512_ternarylogic_epi32(_mm512_loadu_si512(from + 64 * run), share, free, 0xF8));
+      _mm512_storeu_si512(to + 64 * run,
+                          _mm512_ternarylogic_epi32(_mm512_loadu_si512(from + 64 * run), share, free, 0xF8));
     }
   }
 }
@@ -125,8 +129,8 @@ void unpack_rest_avx512(int extra_bits, const uint8_t* from, size_t blocks, uint
       const __m512i packed = _mm512_loadu_si512(from + 64 * run);
       const int up = kept - run * extra_bits;
       const __m512i share = _mm512_andnot_si512(low, packed);
-      const __m512i back = up >= 0 ? _mm512_srl_epi16(share, _mm_cvtsi32_si128(up))
-                                   : _mm512_sll_epi16(share, _mm_cvtsi32_si128(-up));
+      const __m512i back =
+          up >= 0 ? _mm512_srl_epi16(share, _mm_cvtsi32_si128(up)) : _mm512_sll_epi16(share, _mm_cvtsi32_si128(-up));
       dealt = _mm512_or_si512(dealt, back);
       _mm512_storeu_si512(to + 64 * run, _mm512_and_si512(packed, low));
     }

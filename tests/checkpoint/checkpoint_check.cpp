@@ -61,6 +61,12 @@ TEST_CASE("checkpoint: any file comes back byte for byte") {
   CHECK(comes_back(folder, {0}, "file"));
   for (const size_t size : {size_t(1000), size_t(1) << 20, (size_t(1) << 20) + 1, size_t(5'000'001)})
     CHECK(comes_back(folder, check::random_bytes(size, 1), "file"));
+  for (const size_t size : {size_t(4095), size_t(4098), size_t(70'001), size_t(1) << 20}) {
+    std::vector<uint8_t> text(size);  // a value that stands at the very end alone
+    for (size_t i = 0; i < size; ++i) text[i] = uint8_t("checkpoint"[i * i % 7 % 10]);
+    text.back() = '\\';
+    CHECK(comes_back(folder, text, "file"));
+  }
   CHECK(comes_back(folder, std::vector<uint8_t>(40 << 20), "file"));  // more than a batch
   const auto tensors = check::odd_tensors();
   auto model = check::safetensors_of(tensors.views, {{"format", "pt"}});

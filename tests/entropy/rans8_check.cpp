@@ -83,7 +83,8 @@ TEST_CASE("rans8: a given table serves many streams, and must know every symbol"
   }
   counts[128] = 0;
   const Table lacking = Table::from_counts(counts);
-  CHECK(check::error_of([&] { rans8::encode(symbols, &lacking, rans8::Mode::alias, 1); }).find("symbol 128 occurs") == 0);
+  CHECK(check::error_of([&] { rans8::encode(symbols, &lacking, rans8::Mode::alias, 1); }).find("symbol 128 occurs") ==
+        0);
 }
 
 TEST_CASE("rans8: size over the entropy") {

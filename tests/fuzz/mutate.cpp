@@ -50,20 +50,14 @@ void mutate(Bytes& bytes, const std::vector<Bytes>& seeds, std::mt19937_64& rand
     if (bytes.empty()) bytes.push_back(uint8_t(random()));
     const size_t at = below(bytes.size());
     switch (below(6)) {
-      case 0:
-        bytes[at] ^= uint8_t(1u << below(8));
-        break;
-      case 1:
-        bytes[at] = uint8_t(random());
-        break;
+      case 0: bytes[at] ^= uint8_t(1u << below(8)); break;
+      case 1: bytes[at] = uint8_t(random()); break;
       case 2: {
         const uint32_t value = kSharp[below(std::size(kSharp))];
         std::memcpy(bytes.data() + at, &value, std::min(sizeof value, bytes.size() - at));
         break;
       }
-      case 3:
-        bytes.resize(at);
-        break;
+      case 3: bytes.resize(at); break;
       case 4: {
         const Bytes again(bytes.begin() + std::ptrdiff_t(at),
                           bytes.begin() + std::ptrdiff_t(std::min(bytes.size(), at + 1 + below(64))));

@@ -37,7 +37,7 @@ def encode(
     found = elements_of(symbols)
     if found.nbytes != int(np.prod(found.shape, dtype=np.int64)):
         raise TypeError(f"symbols of 8 bits are needed, found {found.dtype}")
-    return _core.rans8_encode(found.address, found.nbytes, table and table._native, mode, threads)
+    return _core.rans8_encode(found.address, found.nbytes, None if table is None else table._native, mode, threads)
 
 
 @overload
@@ -57,6 +57,6 @@ def decode(data: Buffer, table: Table | None = None, out: Any = None, *, threads
     if target.nbytes != count or target.nbytes != int(np.prod(target.shape, dtype=np.int64)):
         raise ValueError(f"out holds {target.nbytes} bytes of {target.dtype}, {count} one-byte elements are needed")
     _core.rans8_decode(
-        source.address, source.nbytes, table and table._native, target.address, target.nbytes, threads
+        source.address, source.nbytes, None if table is None else table._native, target.address, target.nbytes, threads
     )
     return result
