@@ -60,10 +60,10 @@ struct EncodeTables {
   // their first slots are kept: the fewer, the better they fit the L1 cache.
   int quantum_bits;
   const uint16_t* slot_of;
-  // The same for vectors of alias32, where `stepped`: symbols of less than 2048 slots lie whole in their own bucket,
-  // and the ranks of the others, laid side by side, are cut into at most 64 pieces with at most three cuts in 1024
-  // ranks. place = place_frequency >> 16 + rank; a small symbol's slot is its place, of another it is place +
-  // shift[piece], and piece = piece[place / 1024] + how many of the three cuts are below place.
+  // The same for vectors of alias32, where `stepped`: symbols of less than 2048 slots lie whole in their own bucket, and
+  // the ranks of the others, laid side by side, are cut into at most 64 pieces with at most three cuts in 1024 ranks.
+  // place = place_frequency >> 16 + rank; a small symbol's slot is its place, of another it is place + shift[piece],
+  // and piece = piece[place / 1024] + how many of the three cuts are below place.
   bool stepped;
   alignas(64) uint32_t place_frequency[32];  // place << 16 | frequency
   alignas(64) uint16_t piece[64];

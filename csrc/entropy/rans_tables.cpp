@@ -64,7 +64,7 @@ bool lay_steps(const AliasMap& m, EncodeTables& out) {
     at += count;
   };
   for (uint32_t s = 0; s < 32; ++s) {
-    if (m.frequency[s] < m.width) {  // a full bucket may have lent slots and have others elsewhere
+    if (m.frequency[s] < m.width) {  // one of exactly the width may have lent slots and taken others
       out.place_frequency[s] = m.frequency[s] | (s * m.width) << 16;
       continue;
     }
