@@ -43,7 +43,7 @@ uint16_t fp16_of(float value) {
   return uint16_t(exponent <= 0 ? sign : sign | uint32_t(exponent) << 10 | (bits >> 13 & 0x3ff));
 }
 float of_fp16(uint16_t half) {
-  const float mantissa = std::ldexp(float(half & 0x3ff | (half & 0x7c00 ? 0x400 : 0)), std::max(half >> 10 & 31, 1) - 25);
+  const float mantissa = std::ldexp(float((half & 0x3ff) | (half & 0x7c00 ? 0x400 : 0)), std::max((half >> 10) & 31, 1) - 25);
   return half & 0x8000 ? -mantissa : mantissa;
 }
 
