@@ -214,7 +214,7 @@ def _gather(
     stride = abs(axis.step) * row * out.itemsize
     if len(axis) == 1 or stride >= _core.CHUNK_BYTES:  # whole chunks lie between the rows: one by one
         for i, at in enumerate(axis):
-            _gather(read, shape[1:], picked[1:], out[i], begin + at * row)
+            _gather(read, shape[1:], picked[1:], out[i, ...], begin + at * row)  # `...` keeps an array of a scalar
         return
     # The rows lie close: read them with what is between, a block at a time, and pick in memory.
     rows_at_once = max(1, _BLOCK_BYTES // stride)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import random
 import struct
 import subprocess
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 import xxhash
 
@@ -132,6 +134,36 @@ def test_what_the_binary_writes_keeps_every_rule(oracle: ModuleType, binaries: P
         assert weight.hash == xxhash.xxh3_128_digest(body)
         assert len(weight.chunks) == 3
         assert file.metadata == {"format": "pt"}
+
+
+def test_plain_python_reads_a_checkpoint_that_the_binary_wrote(
+    oracle: ModuleType, decoders: dict, binaries: Path
+) -> None:
+    """From the pages alone: nothing that decodes here shares code with what encoded."""
+    chance = np.random.default_rng(2)
+    weights = {
+        "bf16": (chance.standard_normal(9000, dtype=np.float32).view(np.uint32) >> 16).astype("<u2").tobytes(),
+        "fp16": chance.standard_normal(5000).astype("<f2").tobytes(),
+        "fp32": (0.02 * chance.standard_normal(6000)).astype("<f4").tobytes(),
+        "bytes": chance.geometric(0.4, 7000).clip(0, 255).astype(np.uint8).tobytes(),
+        "zeros": bytes(4000),
+    }
+    dtypes = {"bf16": "BF16", "fp16": "F16", "fp32": "F32", "bytes": "I8", "zeros": "I64"}
+    header, at = {}, 0
+    for name, raw in weights.items():
+        items = len(raw) // {"BF16": 2, "F16": 2, "F32": 4, "I8": 1, "I64": 8}[dtypes[name]]
+        header[name] = {"dtype": dtypes[name], "shape": [items], "data_offsets": [at, at + len(raw)]}
+        at += len(raw)
+    text_of_header = json.dumps(header).encode()
+    model = len(text_of_header).to_bytes(8, "little") + text_of_header + b"".join(weights.values())
+    for level in (1, 4, 9):
+        coded = subprocess.run(
+            [binaries / "tersor-enc", f"-{level}", "-", "-"], input=model, capture_output=True, check=True, timeout=60
+        ).stdout
+        file = oracle.read(coded)
+        parts = {entry.name: file.read(number, decoders) for number, entry in enumerate(file.entries)}
+        assert list(parts) == ["header", *weights]
+        assert b"".join(parts.values()) == model
 
 
 def test_the_crc_of_the_page(oracle: ModuleType) -> None:

@@ -138,6 +138,9 @@ TEST_CASE("rans kernels: alias tables of every size and precision, equal to scal
   check_rows(*model_of(Table::from_frequencies({65535, 1}, 16)), random);
   check_rows(*model_of(Table::from_frequencies(std::vector<uint32_t>(256, 256), 16)), random);
   check_rows(*model_of(Table::from_frequencies(std::vector<uint32_t>(32, 128), 12)), random);
+  // Halves: the symbol of exactly a bucket's width lends slots to smaller ones and takes others for them.
+  check_rows(*model_of(Table::from_frequencies({2048, 1024, 512, 256, 128, 64, 32, 16, 8, 4, 2, 1, 1}, 12)), random);
+  check_rows(*model_of(Table::from_frequencies({1, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048}, 12)), random);
 }
 
 TEST_CASE("rans kernels: contiguous tables, equal to scalar in symbols, states and words") {

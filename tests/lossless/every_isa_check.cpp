@@ -28,7 +28,7 @@ std::vector<uint8_t> data_of(int kind, size_t size, size_t width, std::mt19937& 
       case 2: data[i] = uint8_t((random() % alphabet) * (random() % alphabet) / alphabet); break;
       case 3: data[i] = random() % 1000 ? 0 : uint8_t(random()); break;
       case 4: data[i] = uint8_t(i < size / 2 ? random() % alphabet : 200 + random() % 30); break;
-      case 5: data[i] = uint8_t(std::countl_zero(uint32_t(random()))); break;
+      case 5: data[i] = uint8_t(std::countl_zero(uint32_t(i) * 2654435761u | 1)); break;
       default: break;
     }
   }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from tersor.bench import native, ours, sources
 from tersor.bench.harness import Bytes, Case, Codec
@@ -27,7 +27,7 @@ PEERS: dict[str, Factory] = {
 }
 
 
-def coder(mode: str, *, threads: int = 1, isa: str | None = None) -> Codec:
+def coder(mode: Literal["alias", "contiguous"], *, threads: int = 1, isa: str | None = None) -> Codec:
     """tersor.entropy in one mode. mode: "alias" or "contiguous". isa: the level held, None for the machine's own."""
     import tersor.entropy
 
