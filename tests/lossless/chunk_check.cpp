@@ -43,12 +43,13 @@ uint16_t fp16_of(float value) {
   return uint16_t(exponent <= 0 ? sign : sign | uint32_t(exponent) << 10 | (bits >> 13 & 0x3ff));
 }
 float of_fp16(uint16_t half) {
-  const float mantissa = std::ldexp(float((half & 0x3ff) | (half & 0x7c00 ? 0x400 : 0)), std::max((half >> 10) & 31, 1) - 25);
+  const float mantissa =
+      std::ldexp(float((half & 0x3ff) | (half & 0x7c00 ? 0x400 : 0)), std::max((half >> 10) & 31, 1) - 25);
   return half & 0x8000 ? -mantissa : mantissa;
 }
 
 enum class Content { gaussian, sparse, constant, random, once_bf16, once_fp16, payloads, few };
-constexpr Content kContents[] = {Content::gaussian, Content::sparse,    Content::constant, Content::random,
+constexpr Content kContents[] = {Content::gaussian,  Content::sparse,    Content::constant, Content::random,
                                  Content::once_bf16, Content::once_fp16, Content::payloads, Content::few};
 
 Bytes content_of(Content content, Element element, size_t size, uint32_t seed) {
