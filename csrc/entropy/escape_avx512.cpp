@@ -22,11 +22,15 @@ static __m512i four_times(const uint8_t* at) {
 size_t split_escapes_avx512(const NameMap& map, const uint8_t* symbols, size_t count, uint8_t* names,
                             uint8_t* escaped) noexcept {
   using namespace avx512;
-  // The vector look-up needs all named symbols within 32 neighbors.
-  unsigned first = 256, last = 0;
-  for (unsigned s = 0; s < 256; ++s)
-    if (map.name_of[s] != map.escape) first = first < s ? first : s, last = s;
-  if (first > last || last - first >= 32) return split_escapes_scalar(map, symbols, count, names, escaped);
+  // A vector look-up serves the 32 neighbors that hold most named symbols; what lies outside is looked up one by one.
+  int held = 0, most = 0, named = 0;
+  unsigned first = 0;
+  for (unsigned s = 0; s < 256; ++s) {
+    named += map.name_of[s] != map.escape;
+    held += (map.name_of[s] != map.escape) - (s >= 32 && map.name_of[s - 32] != map.escape);
+    if (held > most) most = held, first = s >= 31 ? s - 31 : 0;
+  }
+  if (4 * most < 3 * named) return split_escapes_scalar(map, symbols, count, names, escaped);
   uint8_t window[32];
   for (unsigned i = 0; i < 32; ++i) window[i] = first + i < 256 ? map.name_of[first + i] : map.escape;
   const __m512i low = four_times(window), high = four_times(window + 16);
@@ -36,10 +40,14 @@ size_t split_escapes_avx512(const NameMap& map, const uint8_t* symbols, size_t c
   for (; i + 64 <= count; i += 64) {
     const __m512i index = _mm512_sub_epi8(_mm512_loadu_si512(symbols + i), base);
     const __mmask64 inside = _mm512_cmplt_epu8_mask(index, _mm512_set1_epi8(32));
-    const __m512i name = _mm512_mask_mov_epi8(escape, inside, look_up32(low, high, index));
+    const __m512i name = look_up32(low, high, index);
     _mm512_storeu_si512(names + i, name);
-    for (uint64_t bits = _mm512_cmpeq_epi8_mask(name, escape); bits; bits &= bits - 1)
-      *at++ = symbols[i + size_t(__builtin_ctzll(bits))];
+    for (uint64_t bits = _knot_mask64(inside) | _mm512_cmpeq_epi8_mask(name, escape); bits; bits &= bits - 1) {
+      const size_t j = i + size_t(__builtin_ctzll(bits));
+      names[j] = map.name_of[symbols[j]];
+      *at = symbols[j];
+      at += names[j] == map.escape;
+    }
   }
   return size_t(at - escaped) + split_escapes_scalar(map, symbols + i, count - i, names + i, at);
 }

@@ -19,7 +19,7 @@ namespace {
 
 constexpr const char* kWhat = "rans8 stream";
 constexpr uint8_t kStream = 1, kVersion = 1;  // core/ids.def
-enum Flag : uint8_t { kHasTable = 1, kContiguous = 2 };
+enum Flag : uint8_t { kHasTable = 1, kContiguous = 2, kNamed = 4 };
 enum Kind : uint8_t { kRaw = 0, kConstant = 1, kAlias = 2, kNames = 3 };
 constexpr int kLogChunk = 20, kLeastLogChunk = 12, kMostLogChunk = 20;
 constexpr size_t kTile = 16384;  // names decoded at a time: they stay in the L1 cache until they are symbols
@@ -32,6 +32,7 @@ struct Model {
   DirectAlphabet direct;
   NameMap names{};
   bool contiguous = false;
+  bool named = false;  // alias layout over the names of at most 32 symbols that lie further apart
 };
 
 void name_symbols(const DirectAlphabet& direct, NameMap& map) {
@@ -41,6 +42,23 @@ void name_symbols(const DirectAlphabet& direct, NameMap& map) {
     map.name_of[direct.symbol[size_t(name)]] = uint8_t(name);
     map.symbol_of[name] = direct.symbol[size_t(name)];
   }
+}
+
+// Symbols of `table` renamed to 0, 1, ... in ascending order, so that tables in registers hold them.
+Table name_table(const Table& table, NameMap& map) {
+  std::vector<uint32_t> frequencies;
+  map.escape = 255;
+  std::fill(std::begin(map.name_of), std::end(map.name_of), map.escape);
+  for (size_t s = table.first(); s <= table.last(); ++s) {
+    if (table.frequencies()[s] == 0) continue;
+    map.name_of[s] = uint8_t(frequencies.size()), map.symbol_of[frequencies.size()] = uint8_t(s);
+    frequencies.push_back(table.frequencies()[s]);
+  }
+  return Table::from_frequencies(std::move(frequencies), table.precision());
+}
+
+size_t present(const Table& table) {
+  return table.frequencies().size() - size_t(std::ranges::count(table.frequencies(), 0u));
 }
 
 bool constant(std::span<const uint8_t> symbols) noexcept {
@@ -100,9 +118,16 @@ void encode_chunk(const Model& model, const EncodeTables& tables, std::span<cons
                   std::vector<uint8_t>& out) {
   if (constant(symbols)) return out.assign({kConstant, symbols[0]});
   if (!model.contiguous) {
+    ScratchFrame frame;
+    const uint8_t* coded = symbols.data();
+    if (model.named) {
+      const auto names = frame.bytes(symbols.size()), none = frame.bytes(64);
+      split_escapes(model.names, symbols, names.data(), none.data());
+      coded = names.data();
+    }
     out.assign(1, kAlias);
     const Run run{&tables, symbols.size()};
-    encode_block({&run, 1}, symbols.data(), out);
+    encode_block({&run, 1}, coded, out);
   } else {
     ScratchFrame frame;
     const auto names = frame.bytes(symbols.size()), escaped = frame.bytes(symbols.size() + 64);
@@ -137,7 +162,12 @@ void decode_chunk(const Model& model, const DecodeTables* tables, std::span<cons
     case kAlias: {
       TERSOR_REQUIRE(tables && !model.contiguous, Code::bad_data, kWhat, ": an alias chunk without an alias table");
       BlockDecoder block(data, out.size());
-      block.read(*tables, out);
+      std::span<const uint8_t> none;
+      for (size_t at = 0; at < out.size(); at += model.named ? kTile : out.size()) {
+        const auto tile = out.subspan(at, std::min(model.named ? kTile : out.size(), out.size() - at));
+        block.read(*tables, tile);
+        if (model.named) merge_escapes(model.names, tile, none);
+      }
       return block.finish();
     }
     case kNames: {
@@ -195,7 +225,7 @@ bool derive_direct(const Table& table, Model& model) {
 }
 
 struct Head {
-  bool has_table, contiguous;
+  bool has_table, contiguous, named;
   size_t chunk;
   uint64_t symbols;
   std::span<const uint8_t> rest;
@@ -207,10 +237,10 @@ Head read_head(std::span<const uint8_t> data) {
   const uint8_t log_chunk = reader.take<uint8_t>();
   TERSOR_REQUIRE(stream == kStream, Code::bad_data, kWhat, ": stream number ", int(stream), ", 1 is needed");
   TERSOR_REQUIRE(version == kVersion, Code::bad_data, kWhat, ": version ", int(version), ", this program reads 1");
-  TERSOR_REQUIRE(flags < 4, Code::bad_data, kWhat, ": unknown flags ", int(flags));
+  TERSOR_REQUIRE(flags < 8 && (flags & 6) != 6, Code::bad_data, kWhat, ": unknown flags ", int(flags));
   TERSOR_REQUIRE(log_chunk >= kLeastLogChunk && log_chunk <= kMostLogChunk, Code::bad_data, kWhat, ": chunks of 2^",
                  int(log_chunk), " symbols, 2^12..2^20 are allowed");
-  Head head{bool(flags & kHasTable), bool(flags & kContiguous), size_t(1) << log_chunk, 0, reader.take(reader.left())};
+  Head head{bool(flags & kHasTable), bool(flags & kContiguous), bool(flags & kNamed), size_t(1) << log_chunk, 0, reader.take(reader.left())};
   head.symbols = take_varint(head.rest, kWhat);
   // A chunk has a length and at least a kind: a claim beyond that is a lie, told before anything is allocated.
   TERSOR_REQUIRE(ceil_div(head.symbols, head.chunk) <= head.rest.size() / 2, Code::bad_data, kWhat, ": ", head.symbols,
@@ -248,6 +278,12 @@ std::vector<uint8_t> encode(std::span<const uint8_t> symbols, const Table* table
     }
   }
   if (model.contiguous) out[2] |= kContiguous, name_symbols(model.direct, model.names);
+  if (!model.contiguous && model.table && !model.table->single() && model.table->last() - model.table->first() >= 32 &&
+      present(*model.table) <= 32) {
+    model.named = true;
+    out[2] |= kNamed;
+    model.table = name_table(*model.table, model.names);
+  }
   ScratchFrame frame;
   const auto tables = std::make_unique<EncodeTables>();
   if (model.contiguous)
@@ -309,6 +345,13 @@ void decode(std::span<const uint8_t> data, const Table* table, std::span<uint8_t
       model.table = *table;
     }
     coded = !model.table->single();
+    if (head.named) {
+      const size_t symbols = present(*model.table);
+      TERSOR_REQUIRE(symbols >= 2 && symbols <= 32, Code::bad_data, kWhat, ": names for ", symbols,
+                     " symbols, 2..32 are needed");
+      model.named = true;
+      model.table = name_table(*model.table, model.names);
+    }
     if (coded) prepare_decode(*model.table, *tables);
   }
   ScratchFrame frame;

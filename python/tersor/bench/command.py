@@ -66,7 +66,9 @@ def run(arguments: argparse.Namespace) -> int:
     }
     text = json.dumps(result, indent=1, sort_keys=False) + "\n"
     if arguments.output:
-        Path(arguments.output).write_text(text)
+        output = Path(arguments.output)
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(text)
     if arguments.json:
         sys.stdout.write(text)
     table.show(result, file=sys.stderr if arguments.json else sys.stdout)
