@@ -54,7 +54,7 @@ build: .venv/.built
 demo: .venv/.demo
 	.venv/bin/python bench/demo.py
 
-bench: .venv/.built
+bench: .venv/.demo  # which has the weights of two cases
 	for suite in entropy lossless; do .venv/bin/tersor bench $$suite --peers -o bench/results/$$suite.json; done
 	.venv/bin/python bench/report.py
 

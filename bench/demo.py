@@ -275,13 +275,14 @@ def show(lines: list[Line]) -> None:
 def plot(lines: list[Line], path: Path) -> None:
     """Size against speed, one column a model, one row a direction; better is down and to the right."""
     import matplotlib
+    import matplotlib.ticker
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
     models = list(dict.fromkeys(line.model for line in lines))
     coders = list(dict.fromkeys(line.coder for line in lines))
-    figure, axes = plt.subplots(2, len(models), figsize=(5.2 * len(models), 7.2), sharex="row", squeeze=False)
+    figure, axes = plt.subplots(2, len(models), figsize=(5.2 * len(models), 7.2), squeeze=False)
     for column, model in enumerate(models):
         for row, direction in enumerate(("compress", "decompress")):
             axis = axes[row][column]
@@ -298,6 +299,9 @@ def plot(lines: list[Line], path: Path) -> None:
                     zorder=3,
                 )
             axis.set_xscale("log")
+            axis.xaxis.set_major_formatter(matplotlib.ticker.StrMethodFormatter("{x:g}"))
+            axis.xaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
+            axis.xaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5), numticks=12))
             axis.set_title(f"MiniLM-L6 {model}: {direction}", fontsize=10)
             axis.set_xlabel("GB/s of raw bytes")
             axis.set_ylabel("size, % of the original")
