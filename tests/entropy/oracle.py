@@ -328,7 +328,9 @@ def _plain(cursor: Cursor, kind: int, count: int) -> np.ndarray:
     return np.resize(content, count)
 
 
-def _decode_chunk(data: bytes, count: int, alias: Slots | None, direct: tuple[list[int], Slots] | None) -> np.ndarray:
+def _decode_chunk(
+    data: bytes, count: int, alias: Slots | None, symbols: list[int], direct: tuple[list[int], Slots] | None
+) -> np.ndarray:
     cursor = Cursor(data)
     kind = cursor.number(1)
     need(kind <= 3, f"kind {kind}")
@@ -336,7 +338,8 @@ def _decode_chunk(data: bytes, count: int, alias: Slots | None, direct: tuple[li
         return _plain(cursor, kind, count)
     if kind == 2:
         need(alias is not None, "no alias table")
-        return decode_block(cursor.take(cursor.left()), [(count, alias)])
+        coded = decode_block(cursor.take(cursor.left()), [(count, alias)])
+        return np.array(symbols, np.uint8)[coded] if symbols else coded
     need(direct is not None, "no contiguous table")
     named, slots = direct
     names = decode_block(cursor.take(cursor.varint()), [(count, slots)])
@@ -356,11 +359,11 @@ def decode(data: bytes, given: Table | None = None) -> np.ndarray:
     cursor = Cursor(data)
     stream, version, flags, log_chunk = (cursor.number(1) for _ in range(4))
     need((stream, version) == (1, 1), f"stream {stream}, version {version}")
-    need(flags < 4 and 12 <= log_chunk <= 20, "flags or chunk")
+    need(flags < 8 and flags & 6 != 6 and 12 <= log_chunk <= 20, "flags or chunk")
     count, chunk = cursor.varint(), 1 << log_chunk
     chunks = -(-count // chunk)
     need(chunks <= cursor.left() // 2, "more symbols than the bytes can hold")
-    alias, direct = None, None
+    alias, symbols, direct = None, [], None
     if flags & 2:
         if flags & 1:
             table = parse_table(cursor)
@@ -371,15 +374,20 @@ def decode(data: bytes, given: Table | None = None) -> np.ndarray:
             need(given is not None, "the caller's table is needed")
             named, frequencies = direct_alphabet(given)
             direct = named, contiguous_slots(frequencies)
-    elif flags & 1:
-        alias = alias_slots(parse_table(cursor))
-    elif given is not None and len(given.present()) > 1:
-        alias = alias_slots(given)
+    elif flags & 1 or (given is not None and len(given.present()) > 1):
+        table = parse_table(cursor) if flags & 1 else given
+        assert table is not None
+        coding_table(table)
+        if flags & 4:
+            symbols = table.present()
+            need(2 <= len(symbols) <= 32, "names for another number of symbols")
+            table = Table([table.frequencies[symbol] for symbol in symbols], table.precision, False)
+        alias = alias_slots(table)
     sizes = [cursor.varint() for _ in range(chunks)]
     need(sum(sizes) == cursor.left(), "chunks of another length")
     ends = [*range(0, count, chunk), count]
     parts = [
-        _decode_chunk(cursor.take(size), end - begin, alias, direct)
+        _decode_chunk(cursor.take(size), end - begin, alias, symbols, direct)
         for size, (begin, end) in zip(sizes, pairwise(ends), strict=True)
     ]
     return np.concatenate([np.empty(0, np.uint8), *parts])
