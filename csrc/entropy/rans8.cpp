@@ -240,7 +240,8 @@ Head read_head(std::span<const uint8_t> data) {
   TERSOR_REQUIRE(flags < 8 && (flags & 6) != 6, Code::bad_data, kWhat, ": unknown flags ", int(flags));
   TERSOR_REQUIRE(log_chunk >= kLeastLogChunk && log_chunk <= kMostLogChunk, Code::bad_data, kWhat, ": chunks of 2^",
                  int(log_chunk), " symbols, 2^12..2^20 are allowed");
-  Head head{bool(flags & kHasTable), bool(flags & kContiguous), bool(flags & kNamed), size_t(1) << log_chunk, 0, reader.take(reader.left())};
+  Head head{bool(flags & kHasTable),   bool(flags & kContiguous), bool(flags & kNamed), size_t(1) << log_chunk, 0,
+            reader.take(reader.left())};
   head.symbols = take_varint(head.rest, kWhat);
   // A chunk has a length and at least a kind: a claim beyond that is a lie, told before anything is allocated.
   TERSOR_REQUIRE(ceil_div(head.symbols, head.chunk) <= head.rest.size() / 2, Code::bad_data, kWhat, ": ", head.symbols,

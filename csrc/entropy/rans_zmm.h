@@ -119,7 +119,8 @@ __attribute__((noinline)) bool decode(const DecodeTables& tables, DecodeStates& 
 #pragma GCC unroll 4
     for (int set = 0; set < kGroups; set += kStep, out += kGroupLanes * kStep) {
       // The lines to be written are fetched early: a cold target would cost as much as the decoding.
-      for (int line = 0; line < kGroupLanes * kStep; line += 64) _mm_prefetch(reinterpret_cast<const char*>(out + 2048 + line), _MM_HINT_T0);
+      for (int line = 0; line < kGroupLanes * kStep; line += 64)
+        _mm_prefetch(reinterpret_cast<const char*>(out + 2048 + line), _MM_HINT_T0);
       __m512i low[kStep], high[kStep], symbol[kStep], f[kStep], rank[kStep];
       if (kSets == 1 && row > 0) TERSOR_EACH fetch(0, j);
       TERSOR_EACH low[j] = _mm512_load_si512(local.low + kGroupLanes * (set + j));
