@@ -1,5 +1,6 @@
 #include "transform/float_split.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "core/isa.h"
@@ -75,7 +76,7 @@ void pack_rest(int extra_bits, std::span<const uint8_t> rest, uint8_t* packed) n
     pick(kPackRest)(extra_bits, rest.data(), blocks, packed);
     done = blocks * block_of(extra_bits), packed += blocks * packed_block(extra_bits);
   }
-  std::memcpy(packed, rest.data() + done, rest.size() - done);
+  std::copy(rest.begin() + long(done), rest.end(), packed);
 }
 
 void unpack_rest(int extra_bits, const uint8_t* packed, std::span<uint8_t> rest) noexcept {
@@ -85,7 +86,7 @@ void unpack_rest(int extra_bits, const uint8_t* packed, std::span<uint8_t> rest)
     pick(kUnpackRest)(extra_bits, packed, blocks, rest.data());
     done = blocks * block_of(extra_bits), packed += blocks * packed_block(extra_bits);
   }
-  std::memcpy(rest.data() + done, packed, rest.size() - done);
+  std::copy_n(packed, rest.size() - done, rest.begin() + long(done));
 }
 
 }  // namespace tersor::transform

@@ -154,6 +154,41 @@ def test_contiguous_streams_of_short_chunks(oracle, by_hand, names):
     assert entropy.decode(data).tolist() == symbols
 
 
+@pytest.mark.parametrize("symbols", [[0, 255], [7, 8], list(range(100, 132)), [*range(0, 256, 9), 254, 255]])
+@pytest.mark.parametrize("flags", [1, 5])
+def test_named_alphabets(oracle, by_hand, symbols, flags):
+    """Small alphabets, wide or not: the flag alone decides whether blocks hold names."""
+    frequencies = [0] * 256
+    for symbol in symbols:
+        frequencies[symbol] = 4096 // len(symbols)
+    frequencies[symbols[0]] += 4096 - sum(frequencies)
+    chosen = drawn(frequencies, 32 * 8 * 5 + 77)
+    held = [f for f in frequencies if f] if flags & 4 else frequencies
+    coded = np.searchsorted(symbols, chosen) if flags & 4 else chosen
+    slots = oracle.alias_slots(oracle.Table(held, 12, False))
+    block = by_hand.block(coded.tolist(), [(len(chosen), slots)], 8, 77)
+    data = by_hand.stream(len(chosen), flags, by_hand.table(frequencies, 12), [b"\2" + block])
+    np.testing.assert_array_equal(oracle.decode(data), chosen)
+    np.testing.assert_array_equal(entropy.decode(data), chosen)
+
+
+@pytest.mark.parametrize("flags", [6, 7, 8, 16, 128])
+def test_unknown_flags_are_refused(oracle, by_hand, flags):
+    data = by_hand.stream(3, flags, b"", [b"\1\7"])
+    with pytest.raises(oracle.RefusedError):
+        oracle.decode(data)
+    with pytest.raises(FormatError):
+        entropy.decode(data)
+
+
+def test_names_for_33_symbols_are_refused(oracle, by_hand):
+    data = by_hand.stream(3, 5, by_hand.table([32] * 32 + [0] * 9 + [3072], 12), [b"\1\7"])
+    with pytest.raises(oracle.RefusedError):
+        oracle.decode(data)
+    with pytest.raises(FormatError):
+        entropy.decode(data)
+
+
 def test_damage_is_refused_by_both_readers_alike(oracle, by_hand):
     frequencies = with_hole(12 + 1)
     symbols = drawn(frequencies, 32 * 5 + 40)

