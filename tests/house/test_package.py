@@ -7,10 +7,12 @@ import pytest
 
 
 @pytest.fixture(scope="module")
-def dist(root):
+def dist(root, tree):
     folder = root / "dist"
     if not list(folder.glob("*.whl")) or not list(folder.glob("*.tar.gz")):
         pytest.skip("no packages: run `make test-package`")
+    if max((root / path).stat().st_mtime for path in tree) > min(path.stat().st_mtime for path in folder.iterdir()):
+        pytest.skip("the packages are older than the tree: run `make test-package`")
     return folder
 
 
