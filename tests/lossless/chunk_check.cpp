@@ -201,8 +201,8 @@ TEST_CASE("chunk: Gaussian weights cost what is promised") {
   CHECK(bits(Element::fp32, Content::once_bf16, kDefaultLevel) <= bf16 + 0.05);
   CHECK(bits(Element::fp32, Content::gaussian, kDefaultLevel) <= 26.56);
   double before = 16;
-  for (int level = kLeastLevel; level <= kMostLevel;
-       ++level) {  // a higher level may lose to stationary data what it wins elsewhere, but little
+  // What finer tables win elsewhere they may lose on a stationary source, but little.
+  for (int level = kLeastLevel; level <= kMostLevel; ++level) {
     const double here = bits(Element::bf16, Content::gaussian, level);
     CHECK(here <= before + 0.01);
     before = here;
