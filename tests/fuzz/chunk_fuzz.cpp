@@ -1,5 +1,6 @@
 // libFuzzer target: whatever bytes come, decoding a chunk ends in an Error or in all its raw bytes, alike on every
-// level. The last four bytes choose its size, or that the bytes are coded and wanted back.
+// level. The last four bytes choose its size, or that the bytes are coded and wanted back, then damaged in a few
+// places: so it gets behind the first lengths.
 #include <algorithm>
 #include <cstdlib>
 #include <memory>
@@ -32,11 +33,15 @@ void decode_alike(std::span<const uint8_t> coded, size_t size) {
   if (tried(coded, got) != decoded || (decoded && got != want)) std::abort();
 }
 
-void code_and_want_back(std::span<const uint8_t> raw, Element element, int level) {
+void code_and_want_back(std::span<const uint8_t> raw, Element element, int level, uint32_t places) {
   std::vector<uint8_t> coded(chunk_bound(raw.size())), back(raw.size());
   coded.resize(encode_chunk(element, raw, level, coded));
   decode_chunk(coded, back);
   if (!std::equal(back.begin(), back.end(), raw.begin())) std::abort();
+  for (int flips = 0; flips < 4; ++flips, places = places * 1664525 + 1013904223) {
+    coded[places / 8 % (flips % 2 ? coded.size() : std::min<size_t>(coded.size(), 100))] ^= uint8_t(1 << places % 8);
+    decode_alike(coded, raw.size());
+  }
 }
 
 }  // namespace
@@ -49,7 +54,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const auto bytes = std::make_unique<uint8_t[]>(length);
   std::copy(data, data + length, bytes.get());
   if (choice >> 31)
-    code_and_want_back({bytes.get(), length}, Element(choice % 4), 1 + int(choice / 4 % 9));
+    code_and_want_back({bytes.get(), length}, Element(choice % 4), 1 + int(choice / 4 % 9), choice);
   else
     decode_alike({bytes.get(), length}, choice % (choice >> 30 ? kChunkBytes + 1 : 20000));
   return 0;

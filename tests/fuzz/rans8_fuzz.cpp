@@ -1,5 +1,6 @@
 // libFuzzer target: whatever bytes come, decoding a rans8 stream ends in an Error or in symbols, alike on every level.
-// The last byte chooses the table that is given along, and whether to code the bytes instead and want them back.
+// The last byte chooses the table that is given along, or that the bytes are coded and wanted back, then damaged in a
+// few places: so it gets behind the first lengths.
 #include <algorithm>
 #include <cstdlib>
 #include <memory>
@@ -52,6 +53,12 @@ void code_and_want_back(std::span<const uint8_t> symbols, rans8::Mode mode, bool
   std::vector<uint8_t> back(symbols.size());
   rans8::decode(coded, along, back, 1);
   if (!std::equal(back.begin(), back.end(), symbols.begin())) std::abort();
+  auto bad = coded;
+  uint32_t places = symbols.empty() ? 0 : symbols[0] * 2654435761u;
+  for (int flips = 0; flips < 4; ++flips, places = places * 1664525 + 1013904223) {
+    bad[places / 8 % (flips % 2 ? bad.size() : std::min<size_t>(bad.size(), 100))] ^= uint8_t(1 << places % 8);
+    decode_alike(bad, along);
+  }
 }
 
 }  // namespace
