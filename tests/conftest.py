@@ -3,10 +3,14 @@
 import os
 import pathlib
 import platform
+import signal
 import subprocess
 import sys
 
 import pytest
+
+# A job in the background of a shell ignores Ctrl-C, and so would every program that the tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 

@@ -48,6 +48,7 @@ def tiny(policies=("fresh", "given")) -> Case:
 
 def test_rounds_interleave_every_coder(monkeypatch):
     monkeypatch.setattr(harness, "LEAST_SAMPLE_S", 0.0)  # one call a sample, so that the log shows the order
+    monkeypatch.setattr(harness, "WARM_BYTES", 0)
     log: list[tuple[str, str]] = []
     names = ("a", "b", "c")
     harness.measure(tiny(("fresh",)), [copier(name, log=log, policies=("fresh",)) for name in names], rounds=3)
