@@ -9,8 +9,9 @@ import sys
 
 import pytest
 
-# A job in the background of a shell ignores Ctrl-C, and so would every program that the tests interrupt.
+# A job in the background of a shell ignores these, and so would every program that the tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
