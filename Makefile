@@ -67,10 +67,12 @@ test: .venv/.tools
 	  echo; tail -n 1 build/closing/* | sed '/^$$/d'; \
 	  if [ $$status = 0 ]; then echo "make test: all passed"; else echo "make test: FAILED"; fi; exit $$status
 
+# Under TSan only what runs on several threads, and short: it is 20 times slower, and the other cases have one thread.
+only_tsan := pool thread
 define check
 	cmake --preset $(1) --log-level=WARNING
 	cmake --build --preset $(1) -j $(JOBS)
-	build/$(1)/tersor-check 2>&1 | tee build/closing/$(1)
+	for part in $(or $(only_$(1)),''); do build/$(1)/tersor-check $$part; done 2>&1 | tee build/closing/$(1)
 endef
 export UBSAN_OPTIONS := print_stacktrace=1
 test-release test-asan test-tsan: test-%: .venv/.tools
