@@ -22,7 +22,7 @@ static __m512i four_times(const uint8_t* at) {
 size_t split_escapes_avx512(const NameMap& map, const uint8_t* symbols, size_t count, uint8_t* names,
                             uint8_t* escaped) noexcept {
   using namespace avx512;
-  // A vector look-up serves the 32 neighbors that hold most named symbols; what lies outside is looked up one by one.
+  // A vector look-up serves the 32 neighbors that hold most named symbols; names outside are looked up one by one.
   int held = 0, most = 0, named = 0;
   unsigned first = 0;
   for (unsigned s = 0; s < 256; ++s) {
@@ -31,6 +31,7 @@ size_t split_escapes_avx512(const NameMap& map, const uint8_t* symbols, size_t c
     if (held > most) most = held, first = s >= 31 ? s - 31 : 0;
   }
   if (4 * most < 3 * named) return split_escapes_scalar(map, symbols, count, names, escaped);
+  const bool all_inside = most == named;
   uint8_t window[32];
   for (unsigned i = 0; i < 32; ++i) window[i] = first + i < 256 ? map.name_of[first + i] : map.escape;
   const __m512i low = four_times(window), high = four_times(window + 16);
@@ -38,15 +39,23 @@ size_t split_escapes_avx512(const NameMap& map, const uint8_t* symbols, size_t c
   uint8_t* at = escaped;
   size_t i = 0;
   for (; i + 64 <= count; i += 64) {
-    const __m512i index = _mm512_sub_epi8(_mm512_loadu_si512(symbols + i), base);
+    const __m512i symbol = _mm512_loadu_si512(symbols + i), index = _mm512_sub_epi8(symbol, base);
     const __mmask64 inside = _mm512_cmplt_epu8_mask(index, _mm512_set1_epi8(32));
-    const __m512i name = look_up32(low, high, index);
+    const __m512i name = _mm512_mask_mov_epi8(escape, inside, look_up32(low, high, index));
     _mm512_storeu_si512(names + i, name);
-    for (uint64_t bits = _knot_mask64(inside) | _mm512_cmpeq_epi8_mask(name, escape); bits; bits &= bits - 1) {
-      const size_t j = i + size_t(__builtin_ctzll(bits));
-      names[j] = map.name_of[symbols[j]];
-      *at = symbols[j];
-      at += names[j] == map.escape;
+    uint64_t bits = _cvtmask64_u64(_mm512_cmpeq_epi8_mask(name, escape));
+    if (!all_inside)
+      for (uint64_t outside = bits; outside; outside &= outside - 1) {
+        const size_t j = size_t(__builtin_ctzll(outside));
+        names[i + j] = map.name_of[symbols[i + j]];
+        bits &= ~(uint64_t(names[i + j] != map.escape) << j);
+      }
+#pragma GCC unroll 4
+    for (int quarter = 0; quarter < 4; ++quarter, bits >>= 16) {
+      const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(symbols + i + 16 * quarter));
+      const __m512i kept = _mm512_maskz_compress_epi32(_cvtu32_mask16(uint16_t(bits)), _mm512_cvtepu8_epi32(bytes));
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(at), _mm512_cvtepi32_epi8(kept));
+      at += _mm_popcnt_u32(uint16_t(bits));
     }
   }
   return size_t(at - escaped) + split_escapes_scalar(map, symbols + i, count - i, names + i, at);
@@ -57,15 +66,22 @@ bool merge_escapes_avx512(const NameMap& map, uint8_t* names, size_t count, cons
   using namespace avx512;
   const __m512i low = four_times(map.symbol_of), high = four_times(map.symbol_of + 16);
   const __m512i escape = _mm512_set1_epi8(char(map.escape));
+  const uint8_t* at = escaped;
   size_t i = 0;
-  for (; i + 64 <= count; i += 64) {
+  for (; i + 64 <= count && escaped_end - at >= 64; i += 64) {  // 64 escaped symbols may be read
     const __m512i name = _mm512_loadu_si512(names + i);
     _mm512_storeu_si512(names + i, look_up32(low, high, name));
-    for (uint64_t bits = _mm512_cmpeq_epi8_mask(name, escape); bits; bits &= bits - 1) {
-      if (escaped == escaped_end) return false;
-      names[i + size_t(__builtin_ctzll(bits))] = *escaped++;
+    uint64_t bits = _cvtmask64_u64(_mm512_cmpeq_epi8_mask(name, escape));
+#pragma GCC unroll 4
+    for (int quarter = 0; quarter < 4; ++quarter, bits >>= 16) {
+      const __mmask16 here = _cvtu32_mask16(uint16_t(bits));
+      const __m512i next = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(at)));
+      const __m128i bytes = _mm512_cvtepi32_epi8(_mm512_maskz_expand_epi32(here, next));
+      _mm_mask_storeu_epi8(names + i + 16 * quarter, here, bytes);
+      at += _mm_popcnt_u32(uint16_t(bits));
     }
   }
+  escaped = at;
   return merge_escapes_scalar(map, names + i, count - i, escaped, escaped_end);
 }
 

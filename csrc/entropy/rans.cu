@@ -25,7 +25,7 @@ __global__ void decode_rows_kernel(RowsJob* jobs) {
   const uint32_t group = threadIdx.x / cuda::kWarpLanes;
   if (group >= uint32_t(job.groups)) return;  // whole warps leave, no ballot misses them
   const uint32_t lane = group * cuda::kWarpLanes;
-  const WarpTables tables{own, side, bucket_log_width(job.tables->layout), job.tables->base};
+  const WarpTables tables{own, side, bucket_log_width(job.tables->layout)};
   const uint8_t* words = job.states->words[group];
   const bool sound =
       decode_group_warp(cuda::DeviceWarp{}, tables, job.states->low + lane, job.states->high + lane, &words, job.floor,

@@ -162,12 +162,7 @@ void decode_chunk(const Model& model, const DecodeTables* tables, std::span<cons
     case kAlias: {
       TERSOR_REQUIRE(tables && !model.contiguous, Code::bad_data, kWhat, ": an alias chunk without an alias table");
       BlockDecoder block(data, out.size());
-      std::span<const uint8_t> none;
-      for (size_t at = 0; at < out.size(); at += model.named ? kTile : out.size()) {
-        const auto tile = out.subspan(at, std::min(model.named ? kTile : out.size(), out.size() - at));
-        block.read(*tables, tile);
-        if (model.named) merge_escapes(model.names, tile, none);
-      }
+      block.read(*tables, out);
       return block.finish();
     }
     case kNames: {
@@ -264,7 +259,7 @@ std::vector<uint8_t> encode(std::span<const uint8_t> symbols, const Table* table
     ByteCounts counts{};
     if (mode == Mode::contiguous) {
       sample_bytes(symbols, kSampleStride, counts);
-      model.contiguous = choose_direct(counts, true, model.direct);
+      model.contiguous = choose_direct(counts, true, model.direct, 1);
       if (!model.contiguous) counts = {};
     }
     if (model.contiguous) {
@@ -353,7 +348,10 @@ void decode(std::span<const uint8_t> data, const Table* table, std::span<uint8_t
       model.named = true;
       model.table = name_table(*model.table, model.names);
     }
-    if (coded) prepare_decode(*model.table, *tables);
+    if (coded && model.named)
+      prepare_decode(*model.table, model.names.symbol_of, *tables);
+    else if (coded)
+      prepare_decode(*model.table, *tables);
   }
   ScratchFrame frame;
   if (coded && active_isa() < Isa::avx512 && head.symbols >= kLeastBySlot)

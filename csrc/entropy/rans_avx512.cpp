@@ -53,6 +53,18 @@ static __attribute__((always_inline)) inline __m512i expand(const uint8_t*& word
   return _mm512_shuffle_epi8(word, control);
 }
 
+// Two shuffles, of which the one whose half does not hold a name gives 0: its index has bit 7 set.
+struct SymbolOfName {
+  __m512i low, high;
+  explicit SymbolOfName(const DecodeTables& t)
+      : low(_mm512_broadcast_i32x4(_mm_load_si128(reinterpret_cast<const __m128i*>(t.symbol_of)))),
+        high(_mm512_broadcast_i32x4(_mm_load_si128(reinterpret_cast<const __m128i*>(t.symbol_of + 16)))) {}
+  __attribute__((always_inline)) __m512i operator()(__m512i names) const {
+    const __m512i of_low = _mm512_shuffle_epi8(low, _mm512_add_epi8(names, _mm512_set1_epi8(0x70)));
+    return _mm512_or_si512(of_low, _mm512_shuffle_epi8(high, _mm512_sub_epi8(names, _mm512_set1_epi8(16))));
+  }
+};
+
 }  // namespace tersor::entropy::avx512
 
 #define TERSOR_ZMM avx512
@@ -65,9 +77,10 @@ namespace tersor::entropy::avx512 {
 struct Alias256 : WordSymbols {
   static constexpr int kMostStep = 2;
   const DecodeTables& t;
-  __m512i base = _mm512_setzero_si512(), byte = _mm512_set1_epi16(255);
+  FromBase rename;
+  __m512i byte = _mm512_set1_epi16(255);
   __m512i bit6 = _mm512_set1_epi16(64), bit7 = _mm512_set1_epi16(128);
-  explicit Alias256(const DecodeTables& tables) : t(tables) {}
+  explicit Alias256(const DecodeTables& tables) : t(tables), rename(tables) {}
 
   struct Index {
     __m512i value;
@@ -254,10 +267,13 @@ namespace tersor::entropy {
 
 bool decode_rows_avx512(const DecodeTables& tables, DecodeStates& states, int groups, const uint8_t* floor, size_t rows,
                         uint8_t* out) noexcept {
+  using namespace avx512;
   switch (tables.layout) {
-    case Layout::alias32: return avx512::decode_groups<avx512::Alias32>(tables, states, groups, floor, rows, out);
-    case Layout::alias256: return avx512::decode_groups<avx512::Alias256>(tables, states, groups, floor, rows, out);
-    case Layout::contiguous: return avx512::decode_groups<avx512::Contiguous>(tables, states, groups, floor, rows, out);
+    case Layout::alias32:
+      if (tables.named) return decode_groups<Alias32<SymbolOfName>>(tables, states, groups, floor, rows, out);
+      return decode_groups<Alias32<FromBase>>(tables, states, groups, floor, rows, out);
+    case Layout::alias256: return decode_groups<Alias256>(tables, states, groups, floor, rows, out);
+    case Layout::contiguous: return decode_groups<Contiguous>(tables, states, groups, floor, rows, out);
   }
   return false;
 }

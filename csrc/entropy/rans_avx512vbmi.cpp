@@ -13,6 +13,15 @@ static __attribute__((always_inline)) inline __m512i expand(const uint8_t*& word
   return _mm512_maskz_expand_epi16(_knot_mask32(stay), _mm512_loadu_si512(words));
 }
 
+struct SymbolOfName {
+  __m512i table;
+  explicit SymbolOfName(const DecodeTables& t)
+      : table(_mm512_castsi256_si512(_mm256_load_si256(reinterpret_cast<const __m256i*>(t.symbol_of)))) {}
+  __attribute__((always_inline)) __m512i operator()(__m512i names) const {
+    return _mm512_permutexvar_epi8(names, table);
+  }
+};
+
 }  // namespace tersor::entropy::avx512vbmi
 
 #define TERSOR_ZMM avx512vbmi
@@ -25,8 +34,9 @@ namespace tersor::entropy::avx512vbmi {
 struct Alias256 {
   static constexpr int kMostStep = 4;
   const DecodeTables& t;
-  __m512i base = _mm512_setzero_si512(), low_byte = _mm512_set1_epi16(255);
-  explicit Alias256(const DecodeTables& tables) : t(tables) {}
+  FromBase rename;
+  __m512i low_byte = _mm512_set1_epi16(255);
+  explicit Alias256(const DecodeTables& tables) : t(tables), rename(tables) {}
 
   static __attribute__((always_inline)) __m512i look_up(const uint8_t* plane, __m512i index, __mmask64 upper) {
     const __m512i low = _mm512_permutex2var_epi8(_mm512_load_si512(plane), index, _mm512_load_si512(plane + 64));
@@ -62,7 +72,7 @@ struct Alias256 {
     }
   }
   template <int kStep>
-  static __attribute__((always_inline)) void store(uint8_t* out, const __m512i* symbol, __m512i) {
+  static __attribute__((always_inline)) void store(uint8_t* out, const __m512i* symbol, const FromBase&) {
     const __m512i order = _mm512_set_epi64(7, 5, 3, 1, 6, 4, 2, 0);
 #pragma GCC unroll 4
     for (int j = 0; j < kStep; j += 2) {
@@ -83,7 +93,9 @@ bool decode_rows_avx512vbmi(const DecodeTables& tables, DecodeStates& states, in
                             size_t rows, uint8_t* out) noexcept {
   using namespace avx512vbmi;
   switch (tables.layout) {
-    case Layout::alias32: return decode_groups<Alias32>(tables, states, groups, floor, rows, out);
+    case Layout::alias32:
+      if (tables.named) return decode_groups<Alias32<SymbolOfName>>(tables, states, groups, floor, rows, out);
+      return decode_groups<Alias32<FromBase>>(tables, states, groups, floor, rows, out);
     case Layout::alias256: return decode_groups<Alias256>(tables, states, groups, floor, rows, out);
     case Layout::contiguous: return decode_groups<Contiguous>(tables, states, groups, floor, rows, out);
   }

@@ -46,7 +46,6 @@ bool decode(const DecodeTables& t, DecodeStates& states, int groups, const uint8
   const size_t lanes = size_t(groups) * kGroupLanes;
   uint32_t x[kMostLanes];
   for (size_t i = 0; i < lanes; ++i) x[i] = uint32_t(states.high[i]) << 16 | states.low[i];
-  const uint8_t base = kLogWidth == kBySlot ? 0 : t.base;
   bool inside = true;
   for (size_t row = 0; row < rows; ++row, out += lanes) {
     for (size_t g = 0; g < size_t(groups); ++g) {
@@ -55,7 +54,7 @@ bool decode(const DecodeTables& t, DecodeStates& states, int groups, const uint8
       for (size_t i = (g + 1) * kGroupLanes; i-- > g * kGroupLanes;) {
         uint8_t symbol;
         x[i] = advance<kLogWidth>(t, x[i], words, symbol);
-        out[i] = uint8_t(symbol + base);
+        out[i] = symbol;
       }
       states.words[g] = words;
     }
@@ -72,7 +71,7 @@ const uint8_t* decode_tail(const DecodeTables& t, NarrowStates& states, size_t l
     uint32_t& x = states.x[--left & (lanes - 1)];
     uint8_t symbol;
     x = advance<kLogWidth>(t, x, words, symbol);
-    out[i] = uint8_t(symbol + t.base);
+    out[i] = symbol;
     if (words < floor) return nullptr;
   }
   return words;

@@ -88,7 +88,7 @@ bool lay_steps(const AliasMap& m, EncodeTables& out) {
 }
 
 uint64_t side_of(uint32_t frequency, uint32_t offset, uint32_t symbol) {
-  return frequency | uint64_t(offset & 0xffff) << 16 | uint64_t(symbol) << 32;
+  return frequency | uint64_t(offset & 0xffff) << 16 | uint64_t(uint8_t(symbol)) << 32;
 }
 
 // Shares below 1/64 take 1024 slots; the others divide what is left, which may push more of them to 1024.
@@ -124,13 +124,13 @@ void prepare_decode(const Table& table, DecodeTables& out) {
   const bool small = m.buckets == 32;
   out.layout = small ? Layout::alias32 : Layout::alias256;
   out.base = small ? uint8_t(table.first()) : 0;
-  out.slots = nullptr;
+  out.named = false, out.slots = nullptr;
   for (int b = 0; b < m.buckets; ++b) {
     const uint32_t own = std::min(m.own[b], m.width - 1), alias = m.alias[b], offset = m.offset[b];
     const uint32_t f = m.frequency[b];
     out.own[b] = uint16_t(own);
-    out.side[2 * b + 1] = side_of(f, 0, uint32_t(b));
-    out.side[2 * b] = side_of(m.frequency[alias], offset, alias);
+    out.side[2 * b + 1] = side_of(f, 0, out.base + uint32_t(b));
+    out.side[2 * b] = side_of(m.frequency[alias], offset, out.base + alias);
     if (small) {
       out.alias[b] = uint16_t(alias), out.offset[b] = uint16_t(offset), out.frequency[b] = uint16_t(f);
       continue;
@@ -143,6 +143,19 @@ void prepare_decode(const Table& table, DecodeTables& out) {
   }
 }
 
+void prepare_decode(const Table& table, std::span<const uint8_t, 32> symbol_of, DecodeTables& out) {
+  TERSOR_ASSERT(table.last() < 32);
+  prepare_decode(table, out);
+  out.named = true;
+  for (int b = 0; b < 32; ++b) {
+    out.symbol_of[b] = symbol_of[size_t(out.base + b) & 31];
+    for (int i = 0; i < 2; ++i) {
+      uint64_t& side = out.side[2 * b + i];
+      side = (side & 0xffffffff) | uint64_t(symbol_of[(side >> 32) & 31]) << 32;
+    }
+  }
+}
+
 void prepare_slots(DecodeTables& tables, std::span<uint32_t, kSlots> slots) {
   const uint32_t width = 1u << log_width(tables.layout);
   for (uint32_t b = 0; b < kSlots / width; ++b)
@@ -150,7 +163,7 @@ void prepare_slots(DecodeTables& tables, std::span<uint32_t, kSlots> slots) {
       const uint32_t begin = before ? 0 : tables.own[b], end = before ? tables.own[b] : width;
       if (begin == end) continue;
       const uint64_t side = tables.side[2 * b + before];
-      const uint32_t symbol = (uint32_t(side >> 32) + tables.base) & 255, offset = uint32_t(side >> 16) & 0xffff;
+      const uint32_t symbol = uint8_t(side >> 32), offset = uint32_t(side >> 16) & 0xffff;
       tables.frequency_of[symbol] = uint16_t(side);
       for (uint32_t r = begin; r < end; ++r) slots[b * width + r] = ((r + offset) & 0xffff) << 8 | symbol;
     }
@@ -182,7 +195,7 @@ void prepare_encode(const Table& table, EncodeTables& out, std::span<uint16_t> s
   out.stepped = small && lay_steps(m, out);
 }
 
-bool choose_direct(std::span<const uint64_t> counts, bool escapes, DirectAlphabet& out) {
+bool choose_direct(std::span<const uint64_t> counts, bool escapes, DirectAlphabet& out, int slack) {
   TERSOR_ASSERT(counts.size() == 256);
   uint64_t total = 0;
   std::vector<uint16_t> order;
@@ -209,8 +222,9 @@ bool choose_direct(std::span<const uint64_t> counts, bool escapes, DirectAlphabe
     for (size_t i = 0; i < shares.size(); ++i)
       cost += (i < m ? counts[order[i]] : escaped) * cost_q16(frequencies[i], kSlots);
     if (escape) shares.pop_back();
-    if (cost >= best_cost || frequencies.size() < 2) continue;
-    best_cost = cost, best_frequencies = frequencies;
+    if (frequencies.size() < 2 || (slack ? cost - cost / 1024 * uint64_t(slack) > best_cost : cost >= best_cost))
+      continue;
+    best_cost = std::min(best_cost, cost), best_frequencies = frequencies;
     out.direct = int(m), out.escape = escape;
   }
   if (best_frequencies.empty()) return false;
@@ -230,7 +244,7 @@ bool choose_direct(std::span<const uint64_t> counts, bool escapes, DirectAlphabe
 
 void prepare_decode(const DirectAlphabet& alphabet, DecodeTables& out) {
   out.layout = Layout::contiguous;
-  out.base = 0, out.slots = nullptr;
+  out.base = 0, out.named = false, out.slots = nullptr;
   std::fill(std::begin(out.frequency), std::end(out.frequency), uint16_t(0));
   std::fill(std::begin(out.start), std::end(out.start), uint16_t(0));
   const auto frequencies = alphabet.table.frequencies();

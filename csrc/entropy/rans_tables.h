@@ -13,6 +13,8 @@ inline size_t slot_entries(const Table& table) noexcept { return size_t(1) << ta
 
 // Alias layouts. table: up to 256 symbols, at least two of them present, no escape.
 void prepare_decode(const Table& table, DecodeTables& out);
+// The same for names: the symbols 0, 1, ... of `table` stand for symbol_of[0], ...; at most 32 of them.
+void prepare_decode(const Table& table, std::span<const uint8_t, 32> symbol_of, DecodeTables& out);
 void prepare_encode(const Table& table, EncodeTables& out, std::span<uint16_t> slot_of);  // slot_entries(table)
 
 // Gives tables, prepared before, their form by slot; `slots` must live as long as it is used.
@@ -30,9 +32,10 @@ struct DirectAlphabet {
   int names() const noexcept { return direct + escape; }
 };
 
-// The choice that costs least for `counts` (of 256 symbols). escapes: whether symbols that are not counted may come, so
-// that an escape is needed in any case. Returns false where no choice is worth coding.
-bool choose_direct(std::span<const uint64_t> counts, bool escapes, DirectAlphabet& out);
+// The choice that costs least for `counts` (of 256 symbols), the one of fewest names among equals. escapes: whether
+// symbols that are not counted may come, so that an escape is needed in any case. slack: escapes cost time, so the
+// choice of most names is taken that costs at most so many 1024ths more. Returns false where none is worth coding.
+bool choose_direct(std::span<const uint64_t> counts, bool escapes, DirectAlphabet& out, int slack = 0);
 
 void prepare_decode(const DirectAlphabet& alphabet, DecodeTables& out);
 void prepare_encode(const DirectAlphabet& alphabet, EncodeTables& out);

@@ -11,7 +11,6 @@ struct WarpTables {
   const uint16_t* own;
   const uint64_t* side;
   uint32_t log_width;  // of a bucket, in slots
-  uint32_t base;
 };
 
 TERSOR_HD uint32_t bucket_log_width(Layout layout) {
@@ -35,7 +34,7 @@ TERSOR_HD bool decode_group_warp(const Warp& warp, const WarpTables& tables, uin
     warp.each([&](uint32_t lane) {
       const uint32_t slot = state[lane] & 0xffff, rest = slot & width_mask, bucket = slot >> tables.log_width;
       const uint64_t side = tables.side[2 * bucket + uint32_t(rest < tables.own[bucket])];
-      out[lane] = uint8_t(uint32_t(side >> 32) + tables.base);
+      out[lane] = uint8_t(side >> 32);
       state[lane] = uint32_t(side & 0xffff) * (state[lane] >> 16) + ((rest + uint32_t(side >> 16)) & 0xffff);
       needs[lane] = state[lane] < kSlots;
     });

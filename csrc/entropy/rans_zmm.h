@@ -1,6 +1,7 @@
 // The AVX-512 rANS decoder, compiled twice: rans_avx512.cpp and rans_avx512vbmi.cpp include it after naming the
 // namespace TERSOR_ZMM and defining in it
 //   expand(words, stay): the lanes whose bit of `stay` is 0 get the words below `words`, which moves down by as many
+//   SymbolOfName: 64 names below 32 become symbols
 //   Alias256: the tables of the large alphabet, see Alias32 for their form; resolve calls between(0..2), each once,
 //             where its own instructions wait for each other
 //
@@ -19,32 +20,41 @@ namespace tersor::entropy::TERSOR_ZMM {
 // Symbols as words, one vector a group.
 struct WordSymbols {
   static constexpr int kMostStep = 4;
-  template <int kStep>
-  static __attribute__((always_inline)) void store(uint8_t* out, const __m512i* symbol, __m512i base) {
+  template <int kStep, class Rename>
+  static __attribute__((always_inline)) void store(uint8_t* out, const __m512i* symbol, const Rename& rename) {
     if constexpr (kStep == 1) {
-      const __m256i bytes = _mm512_cvtepi16_epi8(symbol[0]);
-      _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), _mm256_add_epi8(bytes, _mm512_castsi512_si256(base)));
+      const __m512i bytes = _mm512_castsi256_si512(_mm512_cvtepi16_epi8(symbol[0]));
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), _mm512_castsi512_si256(rename(bytes)));
     } else {
       // packus joins within 128-bit parts; the permutation puts the eight quarters back in order
       const __m512i order = _mm512_set_epi64(7, 5, 3, 1, 6, 4, 2, 0);
 #pragma GCC unroll 4
       for (int j = 0; j < kStep; j += 2) {
         const __m512i bytes = _mm512_packus_epi16(symbol[j], symbol[j + 1]);
-        _mm512_storeu_si512(out + kGroupLanes * j, _mm512_add_epi8(_mm512_permutexvar_epi64(order, bytes), base));
+        _mm512_storeu_si512(out + kGroupLanes * j, rename(_mm512_permutexvar_epi64(order, bytes)));
       }
     }
   }
 };
 
+// What a table's names stand for: symbols in a row, the names themselves (base 0), or (SymbolOfName) any.
+struct FromBase {
+  __m512i base;
+  explicit FromBase(const DecodeTables& t) : base(_mm512_set1_epi8(char(t.base))) {}
+  __attribute__((always_inline)) __m512i operator()(__m512i bytes) const { return _mm512_add_epi8(bytes, base); }
+};
+
+template <class Rename>
 struct Alias32 : WordSymbols {
-  __m512i own, alias, offset, frequency, base;
+  Rename rename;
+  __m512i own, alias, offset, frequency;
   __m512i low11 = _mm512_set1_epi16(2047);
   explicit Alias32(const DecodeTables& t)
-      : own(_mm512_load_si512(t.own)),
+      : rename(t),
+        own(_mm512_load_si512(t.own)),
         alias(_mm512_load_si512(t.alias)),
         offset(_mm512_load_si512(t.offset)),
-        frequency(_mm512_load_si512(t.frequency)),
-        base(_mm512_set1_epi8(char(t.base))) {}
+        frequency(_mm512_load_si512(t.frequency)) {}
   template <int kStep, class Between>
   __attribute__((always_inline)) void resolve(const __m512i* low, __m512i* symbol, __m512i* f, __m512i* rank,
                                               const Between& between) const {
@@ -67,10 +77,12 @@ struct Alias32 : WordSymbols {
 };
 
 struct Contiguous : WordSymbols {
-  __m512i bucket_low, bucket_high, start, frequency, base = _mm512_setzero_si512();
+  FromBase rename;
+  __m512i bucket_low, bucket_high, start, frequency;
   __m512i low5 = _mm512_set1_epi16(31), low15 = _mm512_set1_epi16(0x7fff), minus_one = _mm512_set1_epi16(-1);
   explicit Contiguous(const DecodeTables& t)
-      : bucket_low(_mm512_load_si512(t.bucket)),
+      : rename(t),
+        bucket_low(_mm512_load_si512(t.bucket)),
         bucket_high(_mm512_load_si512(t.bucket + 32)),
         start(_mm512_load_si512(t.start)),
         frequency(_mm512_load_si512(t.frequency)) {}
@@ -146,7 +158,7 @@ __attribute__((noinline)) bool decode(const DecodeTables& tables, DecodeStates& 
         stay[j] = _mm512_test_epi16_mask(high[j], high[j]);
         _mm512_store_si512(local.high + kGroupLanes * (set + j), _mm512_mask_mov_epi16(pending[j], stay[j], high[j]));
       }
-      Tables::template store<kStep>(out, symbol, t.base);
+      Tables::template store<kStep>(out, symbol, t.rename);
     }
     // A row reads at most 64 bytes a group, and 64 * groups bytes below floor are ours. Checked at a row's end: at its
     // beginning the last set's words of the row before are still to come, and the last row's would be one too many.
