@@ -30,6 +30,11 @@ class BytesSink final : public container::Sink {
     used_ += bytes.size();
   }
 
+  std::span<uint8_t> room(size_t bytes) override {
+    return bytes > room_ - used_ ? std::span<uint8_t>() : std::span(data() + used_, bytes);
+  }
+  void commit(size_t written) override { used_ += written; }
+
   nanobind::bytes take() {
     resize(used_);
     return nanobind::steal<nanobind::bytes>(std::exchange(object_, nullptr));

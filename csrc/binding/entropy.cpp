@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "binding/bind.h"
+#include "binding/bytes_sink.h"
 #include "core/error.h"
 #include "entropy/rans8.h"
 #include "entropy/table.h"
@@ -69,12 +70,14 @@ void bind_entropy(nb::module_& m) {
       "rans8_encode",
       [](uintptr_t symbols, size_t count, const Table* table, const std::string& mode, int threads) {
         const Mode chosen = mode_named(mode);
-        std::vector<uint8_t> coded;
+        const size_t bound = entropy::rans8::encode_bound(count);
+        BytesSink sink(bound);
         {
           const nb::gil_scoped_release released;
-          coded = entropy::rans8::encode(span_at<const uint8_t>(symbols, count), table, chosen, threads);
+          const auto from = span_at<const uint8_t>(symbols, count);
+          sink.commit(entropy::rans8::encode(from, table, chosen, threads, sink.room(bound)));
         }
-        return nb::bytes(coded.data(), coded.size());
+        return sink.take();
       },
       nb::arg("symbols"), nb::arg("count"), nb::arg("table").none(), nb::arg("mode"), nb::arg("threads"));
   m.def("rans8_size",

@@ -10,6 +10,7 @@ namespace {
 // Enough for every thread to find work at the end of a batch, few enough to keep two batches in memory.
 size_t jobs_for(int threads) {
   const auto count = size_t(threads > 0 ? threads : num_threads());
+  if (count == 1) return 1;  // the caches keep what is hashed, coded and written
   return std::clamp(16 * count, size_t(16), std::max(size_t(128), 2 * count));
 }
 

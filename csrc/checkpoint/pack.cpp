@@ -22,16 +22,24 @@ struct CodedBatch : Batch {
   std::vector<size_t> sizes;    // of each job's coded bytes
   std::vector<Coded> coded;     // a piece each
   std::span<uint8_t> buffer;
+  bool in_place = false;  // the buffer is the output's own memory
 
-  // Scratch, since fresh pages would cost more than the coding of what they hold.
-  void make_room(ScratchFrame& frame) {
+  // Where one job is coded at a time it goes to its place at once. Else to scratch, since fresh pages would cost more
+  // than the coding of what they hold.
+  void make_room(container::Writer& writer, ScratchFrame& frame) {
     offsets.clear();
     size_t needed = 0;
     for (const Job& job : jobs) {
       offsets.push_back(needed);
       for (size_t i = 0; i < job.count; ++i) needed += lossless::chunk_bound(pieces[job.first + i].raw_bytes);
     }
-    if (needed > buffer.size()) buffer = frame.bytes(needed);
+    const auto room = jobs.size() == 1 ? writer.room(needed) : std::span<uint8_t>();
+    if (in_place) buffer = {};
+    in_place = !room.empty();
+    if (in_place)
+      buffer = room;
+    else if (needed > buffer.size())
+      buffer = frame.bytes(needed);
     sizes.assign(jobs.size(), 0);
     coded.assign(pieces.size(), {});
   }
@@ -49,11 +57,11 @@ class Packer {
     CodedBatch batch, previous;
     // While one batch is coded, the one before it is written by whoever comes first.
     while (batches.next(batch) || !previous.empty()) {
-      if (sink_blocks_) {
+      if (sink_blocks_ || batch.jobs.size() == 1) {  // the only job may be coded where it is written
         write(previous);
         previous.jobs.clear();
       }
-      batch.make_room(frame);
+      batch.make_room(writer_, frame);
       const auto runs = hash_runs(batch, hashed);
       const size_t before = 1 + runs.size();
       parallel_for(before + batch.jobs.size(), 1, options_.threads, [&](size_t begin, size_t end) {
@@ -140,6 +148,7 @@ class Packer {
   }
 
   void write(const CodedBatch& batch) {
+    if (batch.in_place && !batch.jobs.empty()) return writer_.commit(batch.sizes[0]);
     for (size_t i = 0; i < batch.jobs.size(); ++i) {
       writer_.append({batch.buffer.data() + batch.offsets[i], batch.sizes[i]});
       pace_.add(0);

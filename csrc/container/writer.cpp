@@ -22,6 +22,11 @@ Writer::Writer(Sink& sink) : sink_(sink) { put(header_bytes()); }
 
 void Writer::append(std::span<const uint8_t> stored) { put(stored); }
 
+void Writer::commit(size_t stored) {
+  sink_.commit(stored);
+  written_ += stored;
+}
+
 void Writer::put(std::span<const uint8_t> bytes) {
   sink_.write(bytes);
   written_ += bytes.size();

@@ -64,4 +64,41 @@ class ByteReader {
   const char* what_;
 };
 
+// Writes from the front of a span on. What does not fit is dropped, and full() says so from then on: a coder need not
+// know beforehand how much it will write. A copy remembers a place to come back to.
+class ByteWriter {
+ public:
+  explicit ByteWriter(std::span<uint8_t> room) noexcept : room_(room) {}
+  size_t size() const noexcept { return size_; }
+  size_t left() const noexcept { return full_ ? 0 : room_.size() - size_; }
+  bool full() const noexcept { return full_; }
+  std::span<const uint8_t> written() const noexcept { return room_.first(size_); }
+
+  void clear() noexcept { size_ = 0, full_ = false; }
+
+  // `bytes` of room for the caller to fill; empty where there is not so much.
+  std::span<uint8_t> take(size_t bytes) noexcept {
+    if (bytes > left()) {
+      full_ = true;
+      return {};
+    }
+    size_ += bytes;
+    return room_.subspan(size_ - bytes, bytes);
+  }
+  void append(const void* data, size_t bytes) noexcept {
+    const auto to = take(bytes);
+    if (!to.empty()) std::memcpy(to.data(), data, to.size());
+  }
+  void append(std::span<const uint8_t> bytes) noexcept { append(bytes.data(), bytes.size()); }
+  template <class T>
+  void put(T value) noexcept {
+    append(&value, sizeof value);
+  }
+
+ private:
+  std::span<uint8_t> room_;
+  size_t size_ = 0;
+  bool full_ = false;
+};
+
 }  // namespace tersor

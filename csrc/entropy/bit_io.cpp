@@ -7,6 +7,11 @@ void put_varint(std::vector<uint8_t>& out, uint64_t value) {
   out.push_back(uint8_t(value));
 }
 
+void put_varint(ByteWriter& out, uint64_t value) {
+  for (; value >= 128; value >>= 7) out.put(uint8_t(value | 128));
+  out.put(uint8_t(value));
+}
+
 uint64_t take_varint(std::span<const uint8_t>& data, const char* what) {
   uint64_t value = 0;
   for (size_t i = 0; i < data.size() && i < 10; ++i) {

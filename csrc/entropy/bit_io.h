@@ -66,6 +66,7 @@ class BitReader {
 
 // LEB128, at most 64 bits; the shortest form only.
 void put_varint(std::vector<uint8_t>& out, uint64_t value);
+void put_varint(ByteWriter& out, uint64_t value);
 uint64_t take_varint(std::span<const uint8_t>& data, const char* what);
 
 }  // namespace tersor::entropy

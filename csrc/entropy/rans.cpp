@@ -30,7 +30,7 @@ constexpr size_t kMostTailRows = 16;  // the tail is scalar work: at low entropy
 
 }  // namespace
 
-void encode_block(std::span<const Run> runs, const uint8_t* symbols, std::vector<uint8_t>& out) {
+void encode_block(std::span<const Run> runs, const uint8_t* symbols, ByteWriter& out) {
   size_t n = 0;
   for (const Run& run : runs) n += run.symbols;
   ScratchFrame frame;
@@ -88,26 +88,22 @@ void encode_block(std::span<const Run> runs, const uint8_t* symbols, std::vector
     }
   }
 
-  out.push_back(uint8_t(groups));
+  out.put(uint8_t(groups));
   put_varint(out, tail);
   put_varint(out, narrow_count);
-  const auto append = [&](const void* data, size_t bytes) {
-    const auto* from = static_cast<const uint8_t*>(data);
-    out.insert(out.end(), from, from + bytes);
-  };
-  append(narrow.x, 4 * size_t(narrow_lanes));
-  if (narrow_count > lanes) append(narrow_words.data() + lanes, 2 * (narrow_count - lanes));
+  out.append(narrow.x, 4 * size_t(narrow_lanes));
+  if (narrow_count > lanes) out.append(narrow_words.data() + lanes, 2 * (narrow_count - lanes));
   if (groups == 0) return;
   for (int g = 0; g < groups; ++g) put_varint(out, size_t(states.words[g] - (words.data() + size_t(g) * region)));
   uint16_t half[kMostLanes];
   for (size_t lane = 0; lane < lanes; ++lane) half[lane] = uint16_t(states.x[lane]);
-  append(half, 2 * lanes);
+  out.append(half, 2 * lanes);
   for (int g = 0; g < groups; ++g) {
     const uint16_t* begin = words.data() + size_t(g) * region;
-    append(begin, 2 * size_t(states.words[g] - begin));
+    out.append(begin, 2 * size_t(states.words[g] - begin));
   }
   for (size_t lane = 0; lane < lanes; ++lane) half[lane] = uint16_t(states.x[lane] >> 16);
-  append(half, 2 * lanes);
+  out.append(half, 2 * lanes);
 }
 
 BlockDecoder::BlockDecoder(std::span<const uint8_t> block, uint64_t symbols) {

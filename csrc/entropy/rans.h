@@ -5,6 +5,7 @@
 #include <span>
 #include <vector>
 
+#include "core/bits.h"
 #include "entropy/rans_kernels.h"
 
 namespace tersor::entropy {
@@ -15,8 +16,8 @@ struct Run {
   size_t symbols;
 };
 
-// Appends a block to `out`. symbols: those of all runs, each with a frequency in its run's table.
-void encode_block(std::span<const Run> runs, const uint8_t* symbols, std::vector<uint8_t>& out);
+// Writes a block. symbols: those of all runs, each with a frequency in its run's table.
+void encode_block(std::span<const Run> runs, const uint8_t* symbols, ByteWriter& out);
 
 // Reads a block from front to back. Every byte is checked before it is trusted: read and finish raise bad_data.
 class BlockDecoder {

@@ -24,6 +24,7 @@ enum Kind : uint8_t { kRaw = 0, kConstant = 1, kAlias = 2, kNames = 3 };
 constexpr int kLogChunk = 20, kLeastLogChunk = 12, kMostLogChunk = 20;
 constexpr size_t kTile = 16384;  // names decoded at a time: they stay in the L1 cache until they are symbols
 constexpr size_t kSampleStride = 8;
+constexpr size_t kMostHead = 1024, kMostLength = 3;  // bytes; a symbol's frequency takes at most 26 bits
 constexpr size_t kLeastBySlot = 256 << 10;  // symbols from which scalar decoding earns back the table by slot
 
 // The tables of one stream, made once and shared by the chunks.
@@ -65,29 +66,26 @@ bool constant(std::span<const uint8_t> symbols) noexcept {
   return symbols.size() < 2 || std::memcmp(symbols.data(), symbols.data() + 1, symbols.size() - 1) == 0;
 }
 
-void put_raw(std::span<const uint8_t> symbols, std::vector<uint8_t>& out) {
-  out.assign(1, kRaw);
-  out.insert(out.end(), symbols.begin(), symbols.end());
-}
-
 // A table and its block, for what is too short or too odd for the stream's own table.
-void encode_with_table(std::span<const uint8_t> symbols, std::vector<uint8_t>& out) {
-  if (constant(symbols)) return out.push_back(kConstant), out.push_back(symbols.empty() ? 0 : symbols[0]);
-  const size_t begin = out.size();
+void encode_with_table(std::span<const uint8_t> symbols, ByteWriter& out) {
+  if (constant(symbols)) return out.put(uint8_t(kConstant)), out.put(symbols[0]);
+  const ByteWriter before = out;
   ByteCounts counts{};
   count_bytes(symbols, counts);
   const Table table = Table::from_counts(counts);
   ScratchFrame frame;
   const auto tables = std::make_unique<EncodeTables>();
   prepare_encode(table, *tables, frame.take<uint16_t>(slot_entries(table)));
-  out.push_back(kAlias);
-  table.serialize(out);
+  out.put(uint8_t(kAlias));
+  std::vector<uint8_t> bytes;
+  table.serialize(bytes);
+  out.append(bytes);
   const Run run{tables.get(), symbols.size()};
   encode_block({&run, 1}, symbols.data(), out);
-  if (out.size() - begin <= symbols.size()) return;
-  out.resize(begin);
-  out.push_back(kRaw);
-  out.insert(out.end(), symbols.begin(), symbols.end());
+  if (!out.full() && out.size() - before.size() <= symbols.size()) return;
+  out = before;
+  out.put(uint8_t(kRaw));
+  out.append(symbols);
 }
 
 void decode_with_table(std::span<const uint8_t> data, std::span<uint8_t> out) {
@@ -114,34 +112,41 @@ void decode_with_table(std::span<const uint8_t> data, std::span<uint8_t> out) {
   block.finish();
 }
 
-void encode_chunk(const Model& model, const EncodeTables& tables, std::span<const uint8_t> symbols,
-                  std::vector<uint8_t>& out) {
-  if (constant(symbols)) return out.assign({kConstant, symbols[0]});
+// Returns the chunk's bytes; room: one more than there are symbols.
+size_t encode_chunk(const Model& model, const EncodeTables& tables, std::span<const uint8_t> symbols,
+                    std::span<uint8_t> room) {
+  ByteWriter out(room.first(symbols.size()));  // what does not fit there goes raw
+  const Run run{&tables, symbols.size()};
+  if (constant(symbols)) {
+    room[0] = kConstant, room[1] = symbols[0];
+    return 2;
+  }
+  ScratchFrame frame;
   if (!model.contiguous) {
-    ScratchFrame frame;
     const uint8_t* coded = symbols.data();
     if (model.named) {
       const auto names = frame.bytes(symbols.size()), none = frame.bytes(64);
       split_escapes(model.names, symbols, names.data(), none.data());
       coded = names.data();
     }
-    out.assign(1, kAlias);
-    const Run run{&tables, symbols.size()};
+    out.put(uint8_t(kAlias));
     encode_block({&run, 1}, coded, out);
   } else {
-    ScratchFrame frame;
     const auto names = frame.bytes(symbols.size()), escaped = frame.bytes(symbols.size() + 64);
     const size_t escapes = split_escapes(model.names, symbols, names.data(), escaped.data());
-    std::vector<uint8_t> block;
-    const Run run{&tables, symbols.size()};
+    ByteWriter block(frame.bytes(symbols.size()));
     encode_block({&run, 1}, names.data(), block);
-    out.assign(1, kNames);
+    out.put(uint8_t(kNames));
     put_varint(out, block.size());
-    out.insert(out.end(), block.begin(), block.end());
+    out.append(block.written());
     put_varint(out, escapes);
     if (escapes) encode_with_table(escaped.first(escapes), out);
+    if (block.full()) out.take(out.left() + 1);
   }
-  if (out.size() > symbols.size()) put_raw(symbols, out);
+  if (!out.full()) return out.size();
+  room[0] = kRaw;
+  std::copy(symbols.begin(), symbols.end(), room.begin() + 1);
+  return symbols.size() + 1;
 }
 
 void decode_chunk(const Model& model, const DecodeTables* tables, std::span<const uint8_t> data,
@@ -246,10 +251,18 @@ Head read_head(std::span<const uint8_t> data) {
 
 }  // namespace
 
-std::vector<uint8_t> encode(std::span<const uint8_t> symbols, const Table* table, Mode mode, int threads) {
+size_t encode_bound(size_t symbols) noexcept {
+  const size_t chunks = size_t(ceil_div(symbols, kChunkSymbols));
+  return kMostHead + chunks * kMostLength + symbols + chunks;
+}
+
+size_t encode(std::span<const uint8_t> symbols, const Table* table, Mode mode, int threads, std::span<uint8_t> out) {
+  TERSOR_REQUIRE(out.size() >= encode_bound(symbols.size()), Code::bad_call, "a buffer of ", out.size(), " bytes for ",
+                 encode_bound(symbols.size()));
   Model model;
-  std::vector<uint8_t> out = {kStream, kVersion, 0, kLogChunk};
-  put_varint(out, symbols.size());
+  std::vector<uint8_t> head = {kStream, kVersion, 0, kLogChunk};
+  put_varint(head, symbols.size());
+  const size_t bare_head = head.size();
   if (table) {
     check_table(*table);
     check_symbols(symbols, *table);
@@ -263,21 +276,22 @@ std::vector<uint8_t> encode(std::span<const uint8_t> symbols, const Table* table
       if (!model.contiguous) counts = {};
     }
     if (model.contiguous) {
-      out[2] |= kHasTable;
-      model.direct.table.serialize(out);
-      out.insert(out.end(), model.direct.symbol.begin(), model.direct.symbol.begin() + model.direct.direct);
+      head[2] |= kHasTable;
+      model.direct.table.serialize(head);
+      head.insert(head.end(), model.direct.symbol.begin(), model.direct.symbol.begin() + model.direct.direct);
     } else {
       count_bytes(symbols, counts);
       // From a million symbols on the table's bytes do not matter, and its making does.
       model.table = Table::from_counts(counts, symbols.size() >= kChunkSymbols ? kMostPrecision : 0);
-      if (!model.table->single()) out[2] |= kHasTable, model.table->serialize(out);
+      if (!model.table->single()) head[2] |= kHasTable, model.table->serialize(head);
     }
   }
-  if (model.contiguous) out[2] |= kContiguous, name_symbols(model.direct, model.names);
+  TERSOR_ASSERT(head.size() <= kMostHead);
+  if (model.contiguous) head[2] |= kContiguous, name_symbols(model.direct, model.names);
   if (!model.contiguous && model.table && !model.table->single() && model.table->last() - model.table->first() >= 32 &&
       present(*model.table) <= 32) {
     model.named = true;
-    out[2] |= kNamed;
+    head[2] |= kNamed;
     model.table = name_table(*model.table, model.names);
   }
   ScratchFrame frame;
@@ -286,17 +300,28 @@ std::vector<uint8_t> encode(std::span<const uint8_t> symbols, const Table* table
     prepare_encode(model.direct, *tables);
   else if (model.table && !model.table->single())
     prepare_encode(*model.table, *tables, frame.take<uint16_t>(slot_entries(*model.table)));
+  // Every chunk is coded where the worst lengths of all before it would put it, then moved up.
   const size_t chunks = size_t(ceil_div(symbols.size(), kChunkSymbols));
-  std::vector<std::vector<uint8_t>> coded(chunks);
+  const size_t first = kMostHead + chunks * kMostLength;
+  const auto place = [&](size_t i) { return out.data() + first + i * (kChunkSymbols + 1); };
+  std::vector<size_t> lengths(chunks);
   parallel_for(chunks, 1, threads, [&](size_t i, size_t) {
-    const size_t begin = i * kChunkSymbols;
-    encode_chunk(model, *tables, symbols.subspan(begin, std::min(kChunkSymbols, symbols.size() - begin)), coded[i]);
+    const auto part = symbols.subspan(i * kChunkSymbols, std::min(kChunkSymbols, symbols.size() - i * kChunkSymbols));
+    lengths[i] = encode_chunk(model, *tables, part, {place(i), part.size() + 1});
   });
-  size_t total = out.size() + 5 * chunks;
-  for (const auto& chunk : coded) total += chunk.size();
-  out.reserve(total);
-  for (const auto& chunk : coded) put_varint(out, chunk.size());
-  for (const auto& chunk : coded) out.insert(out.end(), chunk.begin(), chunk.end());
+  bool coded = false;
+  for (size_t i = 0; i < chunks; ++i) coded |= *place(i) != kRaw && *place(i) != kConstant;
+  if (!coded) head.resize(bare_head), head[2] = 0;  // nobody would read the table
+  for (const size_t length : lengths) put_varint(head, length);
+  std::copy(head.begin(), head.end(), out.begin());
+  size_t size = head.size();
+  for (size_t i = 0; i < chunks; size += lengths[i++]) std::memmove(out.data() + size, place(i), lengths[i]);
+  return size;
+}
+
+std::vector<uint8_t> encode(std::span<const uint8_t> symbols, const Table* table, Mode mode, int threads) {
+  std::vector<uint8_t> out(encode_bound(symbols.size()));
+  out.resize(encode(symbols, table, mode, threads, out));
   return out;
 }
 

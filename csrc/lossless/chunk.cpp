@@ -83,15 +83,14 @@ FloatSplit choose_split(std::span<const uint16_t> words, int extra_bits, int& he
 }
 
 void encode_names(std::span<const uint16_t> words, const FloatSplit& split, const LevelRow& level,
-                  std::vector<uint8_t>& out) {
+                  ByteWriter& out) {
   ScratchFrame frame;
   const size_t n = words.size();
   const auto names = frame.bytes(n), rest = frame.bytes(n);
   const auto escaped = frame.take<uint16_t>(n + 32);
   const size_t escapes = split_words(split, words, names.data(), rest.data(), escaped.data());
-  out.insert(out.end(), {kNames, uint8_t(split.extra_bits)});
-  const auto put16 = [&](uint16_t value) { out.insert(out.end(), {uint8_t(value), uint8_t(value >> 8)}); };
-  put16(split.window), put16(split.special);
+  out.put(uint8_t(kNames)), out.put(uint8_t(split.extra_bits));
+  out.put(split.window), out.put(split.special);
   encode_plane(names, 32, level.names, out);
   entropy::put_varint(out, escapes);
   if (escapes) {
@@ -102,19 +101,20 @@ void encode_names(std::span<const uint16_t> words, const FloatSplit& split, cons
   }
   // The rest is coded where that helps, else packed without holes.
   const size_t packed = transform::packed_bytes(split.extra_bits, n);
-  out.push_back(1);
+  const ByteWriter before = out;
+  out.put(uint8_t(1));
   if (encode_plane_below(rest, 256, level.bytes, packed, out)) return;
-  out.pop_back();
-  out.push_back(0);
-  transform::pack_rest(split.extra_bits, rest, names.data());  // the names are coded: their place is free
-  out.insert(out.end(), names.data(), names.data() + packed);
+  out = before;
+  out.put(uint8_t(0));
+  const auto room = out.take(packed);
+  if (!room.empty()) transform::pack_rest(split.extra_bits, rest, room.data());
 }
 
-void encode_keys(std::span<const uint16_t> words, const LevelRow& level, std::vector<uint8_t>& out) {
+void encode_keys(std::span<const uint16_t> words, const LevelRow& level, ByteWriter& out) {
   ScratchFrame frame;
   const auto keys = frame.bytes(words.size()), rest = frame.bytes(words.size());
   transform::split_keys(words, keys.data(), rest.data());
-  out.push_back(kKeys);
+  out.put(uint8_t(kKeys));
   PlaneOptions options = level.names;
   options.stride = 1, options.least_saving = level.bytes.least_saving;
   encode_plane(keys, 256, options, out);
@@ -123,7 +123,7 @@ void encode_keys(std::span<const uint16_t> words, const LevelRow& level, std::ve
 
 // 16-bit words: the upper halves of fp32 too. Escapes cost bits and time: a level that does not try everything takes
 // the most detail that keeps them rare, else whole keys.
-void encode_words(std::span<const uint16_t> words, bool wide_keys, const LevelRow& level, std::vector<uint8_t>& out) {
+void encode_words(std::span<const uint16_t> words, bool wide_keys, const LevelRow& level, ByteWriter& out) {
   if (!level.all_cuts && !wide_keys) {
     for (int extra = level.extra_bits; extra >= 0; --extra) {
       int held = 0;
@@ -132,17 +132,20 @@ void encode_words(std::span<const uint16_t> words, bool wide_keys, const LevelRo
     }
     return encode_keys(words, level, out);
   }
-  std::vector<uint8_t> best, trial;
+  ScratchFrame frame;
+  const auto room = frame.bytes(out.left()), other = frame.bytes(out.left());
+  ByteWriter best(room), trial(other);
   encode_keys(words, level, best);
   for (int extra = level.all_cuts ? level.extra_bits : 0; extra >= 0; --extra) {
     int held = 0;
     const FloatSplit split = choose_split(words, extra, held);
     if (!level.all_cuts && held < 9900) continue;
-    trial.clear();
     encode_names(words, split, level, trial);
-    if (trial.size() < best.size()) best.swap(trial);
+    if (!trial.full() && (best.full() || trial.size() < best.size())) std::swap(best, trial);
+    trial.clear();
   }
-  out.insert(out.end(), best.begin(), best.end());
+  out.append(best.written());
+  if (best.full()) out.take(out.left() + 1);  // no cut fits: neither will the chunk
 }
 
 // Reads words tile by tile.
@@ -253,35 +256,31 @@ size_t encode_chunk(Element element, std::span<const uint8_t> raw, int level, st
   const LevelRow& row = kLevels[level - 1];
   size_t width = bytes_of(element);
   if (raw.size() % width) element = Element::bytes, width = 1;
-  thread_local std::vector<uint8_t> out;  // kept: fresh pages for every chunk would cost a quarter of the time
-  out.clear();
+  ByteWriter out(coded.first(raw.size()));  // what does not fit there is stored
   ScratchFrame frame;
   if (raw.size() > width && constant(raw, width)) {
-    out.assign({kConstant, uint8_t(width)});
-    out.insert(out.end(), raw.begin(), raw.begin() + long(width));
+    out.put(uint8_t(kConstant)), out.put(uint8_t(width));
+    out.append(raw.first(width));
   } else if (element == Element::bytes) {
-    out.push_back(kBytes);
+    out.put(uint8_t(kBytes));
     encode_plane(raw, 256, row.bytes, out);
   } else if (width == 2) {
-    out.push_back(kFloat16);
+    out.put(uint8_t(kFloat16));
     encode_words(words_of<uint16_t>(raw), element == Element::fp16, row, out);
   } else {
     const auto words = words_of<uint32_t>(raw);
     const auto upper = frame.take<uint16_t>(words.size());
     const auto byte1 = frame.bytes(words.size()), byte0 = frame.bytes(words.size());
     transform::split32(words, upper.data(), byte1.data(), byte0.data());
-    out.push_back(kFloat32);
+    out.put(uint8_t(kFloat32));
     encode_words(upper, false, row, out);
     encode_plane(byte1, 256, row.bytes, out);
     encode_plane(byte0, 256, row.bytes, out);
   }
-  if (out.size() > raw.size()) {
-    coded[0] = kStored;
-    std::memcpy(coded.data() + 1, raw.data(), raw.size());
-    return raw.size() + 1;
-  }
-  std::memcpy(coded.data(), out.data(), out.size());
-  return out.size();
+  if (!out.full()) return out.size();
+  coded[0] = kStored;
+  std::memcpy(coded.data() + 1, raw.data(), raw.size());
+  return raw.size() + 1;
 }
 
 void decode_chunk(std::span<const uint8_t> coded, std::span<uint8_t> raw) {

@@ -35,11 +35,13 @@ uint64_t entropy_bytes(const ByteCounts& counts) noexcept {
   return cost >> 19;
 }
 
-uint64_t table_bits_q16(const Table& table) {
+std::vector<uint8_t> bytes_of(const Table& table) {
   std::vector<uint8_t> bytes;
   table.serialize(bytes);
-  return uint64_t(bytes.size() + 2) << 19;
+  return bytes;
 }
+
+uint64_t table_bits_q16(const Table& table) { return uint64_t(bytes_of(table).size() + 2) << 19; }
 
 // Cuts the plane where a table of its own pays for itself. Every table knows all values that may come, so that it can
 // serve what follows; what a segment lacks gets one slot.
@@ -83,13 +85,14 @@ std::vector<Segment> cut(std::span<const uint8_t> values, int limit, const Plane
 }  // namespace
 
 bool encode_plane_below(std::span<const uint8_t> values, int limit, const PlaneOptions& options, size_t rival,
-                        std::vector<uint8_t>& out) {
+                        ByteWriter& out) {
   TERSOR_ASSERT(!values.empty() && options.segment % kMostLanes == 0);
   if (constant(values)) {
-    out.insert(out.end(), {kConstant, values[0]});
+    out.put(uint8_t(kConstant)), out.put(values[0]);
     return true;
   }
-  const size_t begin = out.size(), most = worth(rival, options.least_saving);
+  const ByteWriter before = out;
+  const size_t most = worth(rival, options.least_saving);
   if (limit > 32 && values.size() >= kLeastSampled) {
     // Most planes of mantissas look random: one value in eight tells, unless parts differ from each other.
     ByteCounts some{};
@@ -100,31 +103,31 @@ bool encode_plane_below(std::span<const uint8_t> values, int limit, const PlaneO
   uint64_t cost = 0;
   for (const Segment& segment : segments) cost += segment.cost;
   if (limit > 32 && cost >> 19 >= most) return false;
-  out.push_back(kRans);
+  out.put(uint8_t(kRans));
   put_varint(out, segments.size());
   ScratchFrame frame;
   const auto tables = frame.take<EncodeTables>(segments.size());
   std::vector<entropy::Run> runs;
   for (size_t i = 0; i < segments.size(); ++i) {
     put_varint(out, segments[i].values / kMostLanes);  // the last run takes the remainder
-    segments[i].table.serialize(out);
+    out.append(bytes_of(segments[i].table));
     prepare_encode(segments[i].table, tables[i], frame.take<uint16_t>(slot_entries(segments[i].table)));
     runs.push_back({&tables[i], segments[i].values});
   }
   // The block's length stands before it in four bytes, so that it can be written in place.
-  const size_t length_at = out.size();
-  out.insert(out.end(), 4, 0);
+  const auto length = out.take(4);
+  const size_t block = out.size();
   encode_block(runs, values.data(), out);
-  store_le(out.data() + length_at, uint32_t(out.size() - length_at - 4));
-  if (limit <= 32 || out.size() - begin < most) return true;
-  out.resize(begin);
+  if (!length.empty()) store_le(length.data(), uint32_t(out.size() - block));
+  if (limit <= 32 || (!out.full() && out.size() - before.size() < most)) return true;
+  out = before;
   return false;
 }
 
-void encode_plane(std::span<const uint8_t> values, int limit, const PlaneOptions& options, std::vector<uint8_t>& out) {
+void encode_plane(std::span<const uint8_t> values, int limit, const PlaneOptions& options, ByteWriter& out) {
   if (encode_plane_below(values, limit, options, values.size(), out)) return;
-  out.push_back(kRaw);
-  out.insert(out.end(), values.begin(), values.end());
+  out.put(uint8_t(kRaw));
+  out.append(values);
 }
 
 PlaneDecoder::PlaneDecoder(std::span<const uint8_t>& data, size_t values, int limit) {

@@ -21,13 +21,13 @@ struct PlaneOptions {
 // The largest coded size that is worth decoding instead of `raw` bytes.
 constexpr size_t worth(size_t raw, int least_saving) noexcept { return raw - raw * size_t(least_saving) / 10000; }
 
-// Appends the plane to `out` as a constant or coded if that is worth it against `rival` bytes; says whether it did.
+// Writes the plane as a constant or coded if that is worth it against `rival` bytes; says whether it did.
 // limit: values are below it (32 or 256).
 bool encode_plane_below(std::span<const uint8_t> values, int limit, const PlaneOptions& options, size_t rival,
-                        std::vector<uint8_t>& out);
+                        ByteWriter& out);
 
 // The same, raw where nothing else is worth it; planes below 32 are always coded.
-void encode_plane(std::span<const uint8_t> values, int limit, const PlaneOptions& options, std::vector<uint8_t>& out);
+void encode_plane(std::span<const uint8_t> values, int limit, const PlaneOptions& options, ByteWriter& out);
 
 // Reads a plane from front to back.
 class PlaneDecoder {
