@@ -53,6 +53,38 @@ static __attribute__((always_inline)) inline __m512i expand(const uint8_t*& word
   return _mm512_shuffle_epi8(word, control);
 }
 
+struct CompressControls {
+  alignas(64) unsigned char bytes[256][16];
+};
+static constexpr CompressControls make_compress_controls() {
+  CompressControls controls{};
+  for (int lanes = 0; lanes < 256; ++lanes)
+    for (int lane = 0, word = 0; lane < 8; ++lane)
+      if (lanes >> lane & 1) {
+        controls.bytes[lanes][2 * word] = (unsigned char)(2 * lane);
+        controls.bytes[lanes][2 * word + 1] = (unsigned char)(2 * lane + 1);
+        ++word;
+      }
+  return controls;
+}
+static constexpr CompressControls kCompressControls = make_compress_controls();
+
+// Without VPCOMPRESSW: eight words at a time, by the same kind of shuffle.
+static __attribute__((always_inline)) inline uint16_t* compress(uint16_t* words, const uint16_t* low, __mmask32 lanes) {
+  const uint64_t bits = _pdep_u64(_cvtmask32_u32(lanes), 0x0ff00ff00ff00ff0u);
+  asm volatile("" : : "r"(low) : "memory");  // what was just stored there is read back in quarters
+#pragma GCC unroll 4
+  for (int quarter = 0; quarter < 4; ++quarter) {
+    const uint64_t here = bits >> (16 * quarter) & 0xffff;
+    const __m128i from = _mm_load_si128(reinterpret_cast<const __m128i*>(low + 8 * quarter));
+    const auto* const control = reinterpret_cast<const uint8_t*>(kCompressControls.bytes) + here;
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(words),
+                     _mm_shuffle_epi8(from, _mm_load_si128(reinterpret_cast<const __m128i*>(control))));
+    words += _mm_popcnt_u64(here);
+  }
+  return words;
+}
+
 // Two shuffles, of which the one whose half does not hold a name gives 0: its index has bit 7 set.
 struct SymbolOfName {
   __m512i low, high;
@@ -68,7 +100,8 @@ struct SymbolOfName {
 }  // namespace tersor::entropy::avx512
 
 #define TERSOR_ZMM avx512
-#include "entropy/rans_zmm.h"
+#include "entropy/rans_decode_zmm.h"
+#include "entropy/rans_encode_zmm.h"
 
 namespace tersor::entropy::avx512 {
 
@@ -115,37 +148,22 @@ struct Alias256 : WordSymbols {
   }
 };
 
-// 16 states of 32 bits a vector. The quotient is a float product, rounded down throughout, plus one correction: state
-// and product lose less than 2^-23 each and the reciprocal less than 2.5 * 2^-23, relative; the quotient is below
-// 2^16, so before truncation it is short by less than 0.04. tests/entropy/rans_check.cpp tries every frequency.
-//
-// Slots: `start + rank` in the contiguous layout; by pieces in registers where the table allows it (kSteps); else
-// fetched one by one (kFetch). A vector gather is no faster where microcode guards against gather data sampling.
-// What is fetched is written long before it is read as a vector, since such a load waits until narrow stores have left
-// the core: frequencies of the large alphabet for a row ahead, slots into `slot`, which the next row reads.
-enum class Slots { kContiguous, kSteps, kFetch };
-
-template <bool kSmall, Slots kSlotsBy>
-static __attribute__((noinline)) void encode(const EncodeTables& t, EncodeStates& states, int groups, size_t rows,
-                                             const uint8_t* symbols) {
+// The large alphabet: frequencies and reciprocals are looked up one by one, a row ahead, since a vector load waits until
+// narrow stores have left the core; slots as in rans_encode_zmm.h, whose arithmetic this is in 32-bit lanes.
+static __attribute__((noinline)) void encode_large(const EncodeTables& t, EncodeStates& states, int groups, size_t rows,
+                                                   const uint8_t* symbols) {
   constexpr int kDown = _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC;
   constexpr int kStep = 2;  // the two halves of a group
-  constexpr bool kAlias = kSlotsBy == Slots::kFetch, kSteps = kSlotsBy == Slots::kSteps;
-  const uint32_t* const frequencies = kSteps ? t.place_frequency : t.frequency_start;
-  const __m512i base = _mm512_set1_epi32(t.base), word = _mm512_set1_epi32(0xffff);
-  const __m512i packed_low = _mm512_load_si512(frequencies);
-  const __m512i packed_high = _mm512_load_si512(frequencies + 16);
-  const __m512 reciprocal_low = _mm512_load_ps(t.reciprocal), reciprocal_high = _mm512_load_ps(t.reciprocal + 16);
+  const __m512i word = _mm512_set1_epi32(0xffff);
   const uint16_t* const slot_of = t.slot_of;
   const int lanes = groups * kGroupLanes;
-  alignas(64) uint16_t slot[kMostLanes];       // alias: the low halves of the states
-  alignas(64) uint32_t packed_of[kMostLanes];  // large alphabet: of the row's symbols
+  alignas(64) uint16_t slot[kMostLanes];  // the low halves of the states
+  alignas(64) uint32_t packed_of[kMostLanes];
   alignas(64) float reciprocal_of[kMostLanes];
   // A state is `x` plus its lane's `slot`, which is a whole number of quanta.
   const __m128i quantum_bits = _mm_cvtsi32_si128(t.quantum_bits);
   const __m512i in_quantum = _mm512_set1_epi32((1 << t.quantum_bits) - 1);
   for (int i = 0; i < lanes; ++i) slot[i] = 0;
-  // Slots of the group before are fetched in the middle of a group's arithmetic, which is one long chain.
   alignas(64) uint32_t place[2][kGroupLanes];
   int behind = -1;
   const auto fetch_slots = [&] {
@@ -163,35 +181,22 @@ static __attribute__((noinline)) void encode(const EncodeTables& t, EncodeStates
   };
   for (size_t row = rows; row-- > 0;) {
     const uint8_t* source = symbols + row * size_t(lanes);
-    if constexpr (!kSmall)
-      for (int i = 0; i < lanes; ++i) {
-        uint32_t packed = t.frequency_start[source[i]];
-        float reciprocal = t.reciprocal[source[i]];
-        asm volatile("" : "+r"(packed), "+x"(reciprocal));
-        packed_of[i] = packed, reciprocal_of[i] = reciprocal;
-      }
+    for (int i = 0; i < lanes; ++i) {
+      uint32_t packed = t.frequency_start[source[i]];
+      float reciprocal = t.reciprocal[source[i]];
+      asm volatile("" : "+r"(packed), "+x"(reciprocal));
+      packed_of[i] = packed, reciprocal_of[i] = reciprocal;
+    }
 #pragma GCC unroll 1
-    for (int g = 0; g < groups; ++g, source += kGroupLanes) {
+    for (int g = 0; g < groups; ++g) {
       __m512i x[kStep], high[kStep], packed[kStep], f[kStep], quotient[kStep], rank[kStep];
-      __m512 reciprocal[kStep];
       __mmask16 full[kStep];
       TERSOR_EACH {
         const int at = g * kGroupLanes + 16 * j;
-        if constexpr (kSmall) {
-          __m512i s = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(source + 16 * j)));
-          s = _mm512_sub_epi32(s, base);
-          packed[j] = _mm512_permutex2var_epi32(packed_low, s, packed_high);
-          reciprocal[j] = _mm512_permutex2var_ps(reciprocal_low, s, reciprocal_high);
-        } else {
-          packed[j] = _mm512_load_si512(packed_of + at);
-          reciprocal[j] = _mm512_load_ps(reciprocal_of + at);
-        }
+        packed[j] = _mm512_load_si512(packed_of + at);
         f[j] = _mm512_and_si512(packed[j], word);
-        x[j] = _mm512_load_si512(states.x + at);
-        if constexpr (kAlias) {
-          const __m512i low = _mm512_cvtepu16_epi32(_mm256_load_si256(reinterpret_cast<const __m256i*>(slot + at)));
-          x[j] = _mm512_add_epi32(x[j], low);
-        }
+        const __m512i low = _mm512_cvtepu16_epi32(_mm256_load_si256(reinterpret_cast<const __m256i*>(slot + at)));
+        x[j] = _mm512_add_epi32(_mm512_load_si512(states.x + at), low);
         high[j] = _mm512_srli_epi32(x[j], 16);
         full[j] = _mm512_cmpge_epu32_mask(high[j], f[j]);
       }
@@ -202,11 +207,12 @@ static __attribute__((noinline)) void encode(const EncodeTables& t, EncodeStates
         words += _mm_popcnt_u32(_cvtmask16_u32(full[j]));
       }
       states.words[g] = words;
-      if constexpr (kAlias) fetch_slots();
+      fetch_slots();
       TERSOR_EACH {
         x[j] = _mm512_mask_mov_epi32(x[j], full[j], high[j]);
+        const __m512 reciprocal = _mm512_load_ps(reciprocal_of + g * kGroupLanes + 16 * j);
         const __m512 down = _mm512_cvt_roundepu32_ps(x[j], kDown);
-        quotient[j] = _mm512_cvt_roundps_epu32(_mm512_mul_round_ps(down, reciprocal[j], kDown), kDown);
+        quotient[j] = _mm512_cvt_roundps_epu32(_mm512_mul_round_ps(down, reciprocal, kDown), kDown);
       }
       TERSOR_EACH {
         rank[j] = _mm512_sub_epi32(x[j], _mm512_mullo_epi32(quotient[j], f[j]));
@@ -214,51 +220,22 @@ static __attribute__((noinline)) void encode(const EncodeTables& t, EncodeStates
         quotient[j] = _mm512_mask_add_epi32(quotient[j], more, quotient[j], _mm512_set1_epi32(1));
         rank[j] = _mm512_mask_sub_epi32(rank[j], more, rank[j], f[j]);
       }
-      if constexpr (kSteps) {
-        // Both halves as words: packing and unpacking within 128-bit parts undo each other.
-        __m512i slots[kStep];
-        TERSOR_EACH slots[j] = _mm512_add_epi32(_mm512_srli_epi32(packed[j], 16), rank[j]);
-        __m512i place16 = _mm512_packus_epi32(_mm512_and_si512(slots[0], word), _mm512_and_si512(slots[1], word));
-        const __mmask32 large = _mm512_cmpgt_epu16_mask(_mm512_packus_epi32(f[0], f[1]), _mm512_set1_epi16(2047));
-        const __m512i at1024 = _mm512_srli_epi16(place16, 10), minus_one = _mm512_set1_epi16(-1);
-        const auto look_up = [&](const uint16_t* table, __m512i index) {
-          return _mm512_permutex2var_epi16(_mm512_load_si512(table), index, _mm512_load_si512(table + 32));
-        };
-        __m512i piece = look_up(t.piece, at1024);
-#pragma GCC unroll 3
-        for (int i = 0; i < 3; ++i) {
-          const __mmask32 behind_cut = _mm512_cmpgt_epu16_mask(place16, look_up(t.cut[i], at1024));
-          piece = _mm512_mask_sub_epi16(piece, behind_cut, piece, minus_one);
-        }
-        place16 = _mm512_mask_add_epi16(place16, large, place16, look_up(t.shift, piece));
-        const __m512i zero = _mm512_setzero_si512();
-        slots[0] = _mm512_unpacklo_epi16(place16, zero), slots[1] = _mm512_unpackhi_epi16(place16, zero);
-        TERSOR_EACH _mm512_store_si512(states.x + g * kGroupLanes + 16 * j,
-                                       _mm512_or_si512(_mm512_slli_epi32(quotient[j], 16), slots[j]));
-        continue;
-      }
       TERSOR_EACH {
-        const int at = g * kGroupLanes + 16 * j;
         const __m512i slots = _mm512_add_epi32(_mm512_srli_epi32(packed[j], 16), rank[j]);
-        if constexpr (kAlias) {
-          const __m512i quanta = _mm512_srl_epi32(slots, quantum_bits);
-          __m256i* const to = reinterpret_cast<__m256i*>(place[g % 2] + 16 * j);
-          _mm256_store_si256(to, _mm512_castsi512_si256(quanta));
-          _mm256_store_si256(to + 1, _mm512_extracti64x4_epi64(quanta, 1));
-          // 0xEA: (a & b) | c
-          _mm512_store_si512(states.x + at,
-                             _mm512_ternarylogic_epi32(slots, in_quantum, _mm512_slli_epi32(quotient[j], 16), 0xEA));
-        } else {
-          _mm512_store_si512(states.x + at, _mm512_or_si512(_mm512_slli_epi32(quotient[j], 16), slots));
-        }
+        const __m512i quanta = _mm512_srl_epi32(slots, quantum_bits);
+        __m256i* const to = reinterpret_cast<__m256i*>(place[g % 2] + 16 * j);
+        _mm256_store_si256(to, _mm512_castsi512_si256(quanta));
+        _mm256_store_si256(to + 1, _mm512_extracti64x4_epi64(quanta, 1));
+        // 0xEA: (a & b) | c
+        _mm512_store_si512(states.x + g * kGroupLanes + 16 * j,
+                           _mm512_ternarylogic_epi32(slots, in_quantum, _mm512_slli_epi32(quotient[j], 16), 0xEA));
       }
       behind = g;
-      if (kAlias && groups == 1) fetch_slots();
+      if (groups == 1) fetch_slots();
     }
   }
-  if constexpr (kAlias) fetch_slots();
-  if constexpr (kAlias)
-    for (int i = 0; i < lanes; ++i) states.x[i] += slot[i];
+  fetch_slots();
+  for (int i = 0; i < lanes; ++i) states.x[i] += slot[i];
 }
 
 }  // namespace tersor::entropy::avx512
@@ -280,13 +257,13 @@ bool decode_rows_avx512(const DecodeTables& tables, DecodeStates& states, int gr
 
 void encode_rows_avx512(const EncodeTables& tables, EncodeStates& states, int groups, size_t rows,
                         const uint8_t* symbols) noexcept {
-  using avx512::Slots;
+  using namespace avx512;
   switch (tables.layout) {
     case Layout::alias32:
-      if (tables.stepped) return avx512::encode<true, Slots::kSteps>(tables, states, groups, rows, symbols);
-      return avx512::encode<true, Slots::kFetch>(tables, states, groups, rows, symbols);
-    case Layout::alias256: return avx512::encode<false, Slots::kFetch>(tables, states, groups, rows, symbols);
-    case Layout::contiguous: return avx512::encode<true, Slots::kContiguous>(tables, states, groups, rows, symbols);
+      if (tables.stepped) return encode_small<Slots::kSteps>(tables, states, groups, rows, symbols);
+      return encode_small<Slots::kFetch>(tables, states, groups, rows, symbols);
+    case Layout::alias256: return encode_large(tables, states, groups, rows, symbols);
+    case Layout::contiguous: return encode_small<Slots::kContiguous>(tables, states, groups, rows, symbols);
   }
 }
 

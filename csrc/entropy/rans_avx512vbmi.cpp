@@ -1,6 +1,6 @@
 // rANS decoding with AVX-512 VBMI and VBMI2 (Ice Lake, Zen 4): words by VPEXPANDW, 256-entry tables by VPERMI2B.
 // Page: docs/formats/rans8.md. Reference: rans_scalar.cpp, equal in every byte and every state.
-// The body is rans_zmm.h's; what is particular here are the two primitives below. docs/design.md says where they ran.
+// The body is rans_decode_zmm.h's; what is particular here are the two primitives below. docs/design.md says where they ran.
 #include <immintrin.h>
 
 #include "entropy/rans_kernels.h"
@@ -25,7 +25,7 @@ struct SymbolOfName {
 }  // namespace tersor::entropy::avx512vbmi
 
 #define TERSOR_ZMM avx512vbmi
-#include "entropy/rans_zmm.h"
+#include "entropy/rans_decode_zmm.h"
 
 namespace tersor::entropy::avx512vbmi {
 
