@@ -17,15 +17,15 @@ struct RowsJob {  // in device memory, and so is what it points to
 // Launched with kMostLanes threads a block; warps beyond a job's groups only help to load the tables.
 __global__ void decode_rows_kernel(RowsJob* jobs) {
   __shared__ uint64_t side[512];
-  __shared__ uint16_t own[256];
+  __shared__ uint32_t until[256];
   RowsJob& job = jobs[blockIdx.x];
   for (uint32_t i = threadIdx.x; i < 512; i += blockDim.x) side[i] = job.tables->side[i];
-  for (uint32_t i = threadIdx.x; i < 256; i += blockDim.x) own[i] = job.tables->own[i];
+  for (uint32_t i = threadIdx.x; i < 256; i += blockDim.x) until[i] = job.tables->until[i];
   __syncthreads();
   const uint32_t group = threadIdx.x / cuda::kWarpLanes;
   if (group >= uint32_t(job.groups)) return;  // whole warps leave, no ballot misses them
   const uint32_t lane = group * cuda::kWarpLanes;
-  const WarpTables tables{own, side, bucket_log_width(job.tables->layout)};
+  const WarpTables tables{until, side, bucket_log_width(job.tables->layout)};
   const uint8_t* words = job.states->words[group];
   const bool sound =
       decode_group_warp(cuda::DeviceWarp{}, tables, job.states->low + lane, job.states->high + lane, &words, job.floor,

@@ -25,7 +25,6 @@ constexpr int kLogChunk = 20, kLeastLogChunk = 12, kMostLogChunk = 20;
 constexpr size_t kTile = 16384;  // names decoded at a time: they stay in the L1 cache until they are symbols
 constexpr size_t kSampleStride = 8;
 constexpr size_t kMostHead = 1024, kMostLength = 3;  // bytes; a symbol's frequency takes at most 26 bits
-constexpr size_t kLeastBySlot = 256 << 10;  // symbols from which scalar decoding earns back the table by slot
 
 // The tables of one stream, made once and shared by the chunks.
 struct Model {
@@ -378,9 +377,6 @@ void decode(std::span<const uint8_t> data, const Table* table, std::span<uint8_t
     else if (coded)
       prepare_decode(*model.table, *tables);
   }
-  ScratchFrame frame;
-  if (coded && active_isa() < Isa::avx512 && head.symbols >= kLeastBySlot)
-    prepare_slots(*tables, frame.take<uint32_t>(kSlots).first<kSlots>());
   const size_t chunks = size_t(ceil_div(head.symbols, head.chunk));
   std::vector<uint64_t> end(chunks + 1);
   for (size_t i = 0; i < chunks; ++i) end[i + 1] = checked_add(end[i], take_varint(head.rest, kWhat), "chunk lengths");

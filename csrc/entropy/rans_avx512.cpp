@@ -148,8 +148,8 @@ struct Alias256 : WordSymbols {
   }
 };
 
-// The large alphabet: frequencies and reciprocals are looked up one by one, a row ahead, since a vector load waits until
-// narrow stores have left the core; slots as in rans_encode_zmm.h, whose arithmetic this is in 32-bit lanes.
+// The large alphabet: frequencies and reciprocals are looked up one by one, a row ahead, since a vector load waits
+// until narrow stores have left the core; slots as in rans_encode_zmm.h, whose arithmetic this is in 32-bit lanes.
 static __attribute__((noinline)) void encode_large(const EncodeTables& t, EncodeStates& states, int groups, size_t rows,
                                                    const uint8_t* symbols) {
   constexpr int kDown = _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC;

@@ -1,6 +1,7 @@
 // rANS decoding with AVX-512 VBMI and VBMI2 (Ice Lake, Zen 4): words by VPEXPANDW, 256-entry tables by VPERMI2B.
 // Page: docs/formats/rans8.md. Reference: rans_scalar.cpp, equal in every byte and every state.
-// The body is rans_decode_zmm.h's; what is particular here are the two primitives below. docs/design.md says where they ran.
+// The body is rans_decode_zmm.h's; what is particular here are the two primitives below. docs/design.md says where they
+// ran.
 #include <immintrin.h>
 
 #include "entropy/rans_kernels.h"

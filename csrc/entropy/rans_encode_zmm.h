@@ -1,6 +1,7 @@
 // The AVX-512 rANS encoder of small alphabets, compiled twice as rans_decode_zmm.h is. The includer defines, in the
 // namespace TERSOR_ZMM,
-//   compress(words, low, lanes): writes the words of `low` whose bit of `lanes` is 1, and returns the place behind them.
+//   compress(words, low, lanes): writes the words of `low` whose bit of `lanes` is 1, and returns the place behind
+//   them.
 //
 // 32 lanes a step, in two registers of 16-bit halves as in the decoder. Only the quotient needs 32 bits: states of even
 // and odd lanes are put together by shifts and blends, which run on every port, and its two results come back the same
@@ -27,8 +28,9 @@ static __attribute__((always_inline)) inline __m512i words_of(const uint32_t* fr
   return _mm512_inserti64x4(_mm512_castsi256_si512(first), second, 1);
 }
 
-// kWide: some frequency is above kMostNarrowRank, so that ranks are compared in 17 bits. kStep groups, a set, go through
-// every stage together: one alone is a chain of some 70 cycles, and the processor's window holds little more than one.
+// kWide: some frequency is above kMostNarrowRank, so that ranks are compared in 17 bits. kStep groups, a set, go
+// through every stage together: one alone is a chain of some 70 cycles, and the processor's window holds little more
+// than one.
 template <Slots kSlotsBy, bool kWide, int kStep>
 static __attribute__((noinline)) void encode_sets(const EncodeTables& t, EncodeStates& states, int groups, size_t rows,
                                                   const uint8_t* symbols) {
@@ -45,8 +47,7 @@ static __attribute__((noinline)) void encode_sets(const EncodeTables& t, EncodeS
   const int lanes = groups * kGroupLanes;
   alignas(64) uint16_t low[kMostLanes], high[kMostLanes];
   alignas(64) uint16_t slot[kMostLanes];  // kFetch: a state's low half is low + slot, a whole number of quanta
-  for (int i = 0; i < lanes; ++i)
-    low[i] = (uint16_t)states.x[i], high[i] = (uint16_t)(states.x[i] >> 16), slot[i] = 0;
+  for (int i = 0; i < lanes; ++i) low[i] = (uint16_t)states.x[i], high[i] = (uint16_t)(states.x[i] >> 16), slot[i] = 0;
   // Slots of the set before are fetched in the middle of a set's arithmetic. They are read as a vector a row later:
   // such a load waits until the narrow stores have left the core.
   alignas(64) uint16_t place_of[2][kGroupLanes * kStep];
@@ -144,8 +145,7 @@ static __attribute__((noinline)) void encode_sets(const EncodeTables& t, EncodeS
     }
   }
   if constexpr (kFetch) fetch_slots();
-  for (int i = 0; i < lanes; ++i)
-    states.x[i] = (uint32_t)high[i] << 16 | (uint16_t)(low[i] + (kFetch ? slot[i] : 0));
+  for (int i = 0; i < lanes; ++i) states.x[i] = (uint32_t)high[i] << 16 | (uint16_t)(low[i] + (kFetch ? slot[i] : 0));
 }
 
 template <Slots kSlotsBy>

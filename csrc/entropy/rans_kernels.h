@@ -34,17 +34,13 @@ struct DecodeTables {
   Layout layout;
   uint8_t base;  // of alias32: the symbol of name 0, where the others follow it in order
   bool named;    // they do not: symbol_of
-  // All layouts, by bucket: the first slot, counted from the bucket's, that is not its first symbol's; then for
-  // slots before it (odd places) and from it on (even places) frequency, offset, symbol: 16 bits each, low first.
-  alignas(64) uint16_t own[256];
+  // All layouts, by bucket: the first slot that is not its first symbol's; then for slots before it (odd places) and
+  // from it on (even places) (rank - slot) << 32 | frequency << 16 | symbol.
+  alignas(64) uint32_t until[256];
   alignas(64) uint64_t side[512];
-  // The same by slot, rank << 8 | symbol, for scalar code that decodes much: fewer steps, but 256 KiB.
-  // May be null.
-  const uint32_t* slots;
-  alignas(64) uint16_t frequency_of[256];  // by symbol, beside `slots`
   // alias32 and contiguous, as the registers hold them; by name, where a bucket's symbols are names
   alignas(64) uint8_t symbol_of[32];
-  alignas(64) uint16_t alias[32], offset[32], frequency[32], start[32], bucket[64];
+  alignas(64) uint16_t own[32], alias[32], offset[32], frequency[32], start[32], bucket[64];
   // alias256: own << 8 | alias and offset by bucket, frequency by symbol
   alignas(64) uint16_t own_alias256[256];
   alignas(64) uint16_t offset256[256];

@@ -7,8 +7,6 @@
 namespace tersor::entropy {
 namespace {
 
-constexpr int kBySlot = 16;  // in place of a bucket's width: DecodeTables::slots
-
 // Buckets, sides and refills are chosen without branches: each is close to a coin toss.
 uint32_t refill(uint32_t x, const uint8_t*& words) noexcept {
   uint16_t word;
@@ -24,20 +22,22 @@ uint32_t refill(uint32_t x, const uint8_t*& words) noexcept {
   return x;
 }
 
+uint32_t side_at(uint32_t bucket, uint32_t slot, uint32_t until) noexcept {
+#if defined(__x86_64__)  // three instructions less than what gcc makes of it
+  asm("cmpl %2, %1\n\tadcl %0, %0" : "+r"(bucket) : "r"(slot), "rm"(until) : "cc");
+  return bucket;
+#else
+  return 2 * bucket + (slot < until);
+#endif
+}
+
 // One decoded step of a state; `words` moves down when the state takes a word.
 template <int kLogWidth>
 uint32_t advance(const DecodeTables& t, uint32_t x, const uint8_t*& words, uint8_t& symbol) noexcept {
-  const uint32_t bucket = (x & 0xffff) >> kLogWidth, rest = x & ((1u << kLogWidth) - 1);
-  const uint64_t side = t.side[2 * bucket + (rest < t.own[bucket])];
-  symbol = uint8_t(side >> 32);
-  return refill(uint32_t(side & 0xffff) * (x >> 16) + ((rest + uint32_t(side >> 16)) & 0xffff), words);
-}
-
-template <>
-uint32_t advance<kBySlot>(const DecodeTables& t, uint32_t x, const uint8_t*& words, uint8_t& symbol) noexcept {
-  const uint32_t slot = t.slots[x & 0xffff];
-  symbol = uint8_t(slot);
-  return refill(uint32_t(t.frequency_of[symbol]) * (x >> 16) + (slot >> 8), words);
+  const uint32_t slot = x & 0xffff, bucket = slot >> kLogWidth;
+  const uint64_t side = t.side[side_at(bucket, slot, t.until[bucket])];
+  symbol = uint8_t(side);
+  return refill((uint32_t(side) >> 16) * (x >> 16) + slot + uint32_t(side >> 32), words);
 }
 
 template <int kLogWidth>
@@ -51,10 +51,13 @@ bool decode(const DecodeTables& t, DecodeStates& states, int groups, const uint8
     for (size_t g = 0; g < size_t(groups); ++g) {
       const uint8_t* words = states.words[g];
       if (words < floor) return false;
-      for (size_t i = (g + 1) * kGroupLanes; i-- > g * kGroupLanes;) {
+      uint32_t* const state = x + g * kGroupLanes;
+      uint8_t* const to = out + g * kGroupLanes;
+#pragma GCC unroll 8
+      for (int lane = kGroupLanes - 1; lane >= 0; --lane) {
         uint8_t symbol;
-        x[i] = advance<kLogWidth>(t, x[i], words, symbol);
-        out[i] = symbol;
+        state[lane] = advance<kLogWidth>(t, state[lane], words, symbol);
+        to[lane] = symbol;
       }
       states.words[g] = words;
     }
@@ -99,7 +102,6 @@ uint32_t push(const EncodeTables& t, uint32_t x, uint8_t symbol, uint16_t*& word
 
 bool decode_rows_scalar(const DecodeTables& tables, DecodeStates& states, int groups, const uint8_t* floor, size_t rows,
                         uint8_t* out) noexcept {
-  if (tables.slots) return decode<kBySlot>(tables, states, groups, floor, rows, out);
   switch (tables.layout) {
     case Layout::alias32: return decode<log_width(Layout::alias32)>(tables, states, groups, floor, rows, out);
     case Layout::alias256: return decode<log_width(Layout::alias256)>(tables, states, groups, floor, rows, out);

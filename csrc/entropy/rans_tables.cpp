@@ -87,8 +87,8 @@ bool lay_steps(const AliasMap& m, EncodeTables& out) {
   return true;
 }
 
-uint64_t side_of(uint32_t frequency, uint32_t offset, uint32_t symbol) {
-  return frequency | uint64_t(offset & 0xffff) << 16 | uint64_t(uint8_t(symbol)) << 32;
+uint64_t side_of(uint32_t frequency, int32_t rank_less_slot, uint32_t symbol) {
+  return uint64_t(uint32_t(rank_less_slot)) << 32 | frequency << 16 | uint8_t(symbol);
 }
 
 // Shares below 1/64 take 1024 slots; the others divide what is left, which may push more of them to 1024.
@@ -124,15 +124,17 @@ void prepare_decode(const Table& table, DecodeTables& out) {
   const bool small = m.buckets == 32;
   out.layout = small ? Layout::alias32 : Layout::alias256;
   out.base = small ? uint8_t(table.first()) : 0;
-  out.named = false, out.slots = nullptr;
+  out.named = false;
   for (int b = 0; b < m.buckets; ++b) {
     const uint32_t own = std::min(m.own[b], m.width - 1), alias = m.alias[b], offset = m.offset[b];
-    const uint32_t f = m.frequency[b];
-    out.own[b] = uint16_t(own);
-    out.side[2 * b + 1] = side_of(f, 0, out.base + uint32_t(b));
-    out.side[2 * b] = side_of(m.frequency[alias], offset, out.base + alias);
+    const uint32_t f = m.frequency[b], first = uint32_t(b) * m.width;
+    out.until[b] = first + own;
+    out.side[2 * b + 1] = side_of(f, -int32_t(first), out.base + uint32_t(b));
+    out.side[2 * b] =
+        side_of(m.frequency[alias], int32_t((own + offset) & 0xffff) - int32_t(first + own), out.base + alias);
     if (small) {
-      out.alias[b] = uint16_t(alias), out.offset[b] = uint16_t(offset), out.frequency[b] = uint16_t(f);
+      out.own[b] = uint16_t(own), out.alias[b] = uint16_t(alias), out.offset[b] = uint16_t(offset),
+      out.frequency[b] = uint16_t(f);
       continue;
     }
     out.own_alias256[b] = uint16_t(own << 8 | alias);
@@ -151,23 +153,9 @@ void prepare_decode(const Table& table, std::span<const uint8_t, 32> symbol_of, 
     out.symbol_of[b] = symbol_of[size_t(out.base + b) & 31];
     for (int i = 0; i < 2; ++i) {
       uint64_t& side = out.side[2 * b + i];
-      side = (side & 0xffffffff) | uint64_t(symbol_of[(side >> 32) & 31]) << 32;
+      side = (side & ~uint64_t(255)) | symbol_of[side & 31];
     }
   }
-}
-
-void prepare_slots(DecodeTables& tables, std::span<uint32_t, kSlots> slots) {
-  const uint32_t width = 1u << log_width(tables.layout);
-  for (uint32_t b = 0; b < kSlots / width; ++b)
-    for (const bool before : {true, false}) {
-      const uint32_t begin = before ? 0 : tables.own[b], end = before ? tables.own[b] : width;
-      if (begin == end) continue;
-      const uint64_t side = tables.side[2 * b + before];
-      const uint32_t symbol = uint8_t(side >> 32), offset = uint32_t(side >> 16) & 0xffff;
-      tables.frequency_of[symbol] = uint16_t(side);
-      for (uint32_t r = begin; r < end; ++r) slots[b * width + r] = ((r + offset) & 0xffff) << 8 | symbol;
-    }
-  tables.slots = slots.data();
 }
 
 void prepare_encode(const Table& table, EncodeTables& out, std::span<uint16_t> slot_of) {
@@ -244,7 +232,7 @@ bool choose_direct(std::span<const uint64_t> counts, bool escapes, DirectAlphabe
 
 void prepare_decode(const DirectAlphabet& alphabet, DecodeTables& out) {
   out.layout = Layout::contiguous;
-  out.base = 0, out.named = false, out.slots = nullptr;
+  out.base = 0, out.named = false;
   std::fill(std::begin(out.frequency), std::end(out.frequency), uint16_t(0));
   std::fill(std::begin(out.start), std::end(out.start), uint16_t(0));
   const auto frequencies = alphabet.table.frequencies();
@@ -258,9 +246,9 @@ void prepare_decode(const DirectAlphabet& alphabet, DecodeTables& out) {
     for (uint32_t b = (start + 1023) / 1024; b * 1024 < end; ++b) {  // buckets whose first slot is this symbol's
       const uint32_t threshold = std::min(end - b * 1024, 1024u);    // 1024: no slot reaches it
       out.bucket[b] = uint16_t(threshold << 5 | uint32_t(s));
-      out.own[b] = uint16_t(threshold);
-      out.side[2 * b + 1] = side_of(frequencies[size_t(s)], b * 1024 - start, uint32_t(s));
-      if (threshold < 1024) out.side[2 * b] = side_of(frequencies[size_t(s) + 1], b * 1024 - end, uint32_t(s) + 1);
+      out.until[b] = b * 1024 + threshold;
+      out.side[2 * b + 1] = side_of(frequencies[size_t(s)], -int32_t(start), uint32_t(s));
+      if (threshold < 1024) out.side[2 * b] = side_of(frequencies[size_t(s) + 1], -int32_t(end), uint32_t(s) + 1);
     }
     start = end;
   }

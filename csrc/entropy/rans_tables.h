@@ -17,9 +17,6 @@ void prepare_decode(const Table& table, DecodeTables& out);
 void prepare_decode(const Table& table, std::span<const uint8_t, 32> symbol_of, DecodeTables& out);
 void prepare_encode(const Table& table, EncodeTables& out, std::span<uint16_t> slot_of);  // slot_entries(table)
 
-// Gives tables, prepared before, their form by slot; `slots` must live as long as it is used.
-void prepare_slots(DecodeTables& tables, std::span<uint32_t, kSlots> slots);
-
 // A small alphabet for the contiguous layout: the likely symbols, each with at least 1/64 of the slots, renamed to
 // 0, 1, ... in ascending order; all others become the escape, the last of the new names.
 struct DirectAlphabet {

@@ -8,7 +8,7 @@ namespace tersor::entropy {
 
 // The part of DecodeTables that the reference reads, wherever it lies: a GPU keeps it in shared memory.
 struct WarpTables {
-  const uint16_t* own;
+  const uint32_t* until;
   const uint64_t* side;
   uint32_t log_width;  // of a bucket, in slots
 };
@@ -24,7 +24,6 @@ template <class Warp>
 TERSOR_HD bool decode_group_warp(const Warp& warp, const WarpTables& tables, uint16_t* low, uint16_t* high,
                                  const uint8_t** words, const uint8_t* floor, size_t rows, uint8_t* out,
                                  size_t stride) {
-  const uint32_t width_mask = (1u << tables.log_width) - 1;
   typename Warp::template reg<uint32_t> state;
   typename Warp::template reg<bool> needs;
   warp.each([&](uint32_t lane) { state[lane] = uint32_t(high[lane]) << 16 | low[lane]; });
@@ -32,10 +31,10 @@ TERSOR_HD bool decode_group_warp(const Warp& warp, const WarpTables& tables, uin
   bool sound = end >= floor;
   for (size_t row = 0; row < rows && sound; ++row, out += stride) {
     warp.each([&](uint32_t lane) {
-      const uint32_t slot = state[lane] & 0xffff, rest = slot & width_mask, bucket = slot >> tables.log_width;
-      const uint64_t side = tables.side[2 * bucket + uint32_t(rest < tables.own[bucket])];
-      out[lane] = uint8_t(side >> 32);
-      state[lane] = uint32_t(side & 0xffff) * (state[lane] >> 16) + ((rest + uint32_t(side >> 16)) & 0xffff);
+      const uint32_t slot = state[lane] & 0xffff, bucket = slot >> tables.log_width;
+      const uint64_t side = tables.side[2 * bucket + uint32_t(slot < tables.until[bucket])];
+      out[lane] = uint8_t(side);
+      state[lane] = (uint32_t(side) >> 16) * (state[lane] >> 16) + slot + uint32_t(side >> 32);
       needs[lane] = state[lane] < kSlots;
     });
     const uint32_t mask = warp.ballot(needs);

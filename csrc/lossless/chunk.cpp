@@ -82,8 +82,7 @@ FloatSplit choose_split(std::span<const uint16_t> words, int extra_bits, int& he
   return split;
 }
 
-void encode_names(std::span<const uint16_t> words, const FloatSplit& split, const LevelRow& level,
-                  ByteWriter& out) {
+void encode_names(std::span<const uint16_t> words, const FloatSplit& split, const LevelRow& level, ByteWriter& out) {
   ScratchFrame frame;
   const size_t n = words.size();
   const auto names = frame.bytes(n), rest = frame.bytes(n);

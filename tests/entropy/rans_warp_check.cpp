@@ -87,7 +87,7 @@ Coded encode(Layout layout, int groups, size_t rows, std::mt19937& random) {
 
 bool decode_by_warps(const Coded& coded, DecodeStates& states, const uint8_t* floor, uint8_t* out) {
   const DecodeTables& t = *coded.tables;
-  const WarpTables tables{t.own, t.side, bucket_log_width(t.layout)};
+  const WarpTables tables{t.until, t.side, bucket_log_width(t.layout)};
   bool sound = true;
   for (int g = 0; g < coded.groups; ++g)
     sound &= decode_group_warp(cuda::HostWarp{}, tables, states.low + g * kGroupLanes, states.high + g * kGroupLanes,
