@@ -44,6 +44,10 @@ NUMPY_DTYPES: dict[str, np.dtype[Any]] = {
     }.items()
 }
 _NAMES = {dtype: name for name, dtype in NUMPY_DTYPES.items()}
+# ml_dtypes' elements have no buffer format; the unsigned integers of the same bits have one.
+_BITS = {
+    name: np.dtype(f"u{dtype.itemsize}") for name, dtype in NUMPY_DTYPES.items() if dtype.type.__module__ != "numpy"
+}
 _CPU_DEVICES = (1, 3, 11)  # DLPack's kDLCPU, kDLCUDAHost, kDLROCMHost: memory that the CPU reads
 
 Out = TypeVar("Out")
@@ -67,6 +71,10 @@ def elements_of(array: object, *, writable: bool = False) -> Elements:
     Raises TypeError (no array; a dtype that .tsr has no number for), ValueError (not in the CPU's memory; writable, and
     the array is read-only, strided or big-endian).
     """
+    if type(array) is np.ndarray:
+        return _of_numpy(array, writable)
+    if type(array) is bytes and not writable:
+        return Elements("U8", (len(array),), _core.Foreign(array, False).address, len(array), array)
     if isinstance(array, (np.ndarray, np.generic)):
         return _of_numpy(np.asarray(array), writable)
     if hasattr(array, "__dlpack__"):
@@ -80,16 +88,25 @@ def elements_of(array: object, *, writable: bool = False) -> Elements:
 
 
 def _of_numpy(array: NDArray[Any], writable: bool) -> Elements:
+    name, flags = _NAMES.get(array.dtype), array.flags
+    if name is None or not flags.c_contiguous or (writable and not flags.writeable):
+        array = _in_order(array, writable)
+        name = _NAMES[array.dtype]
+    buffer = array.view(_BITS[name]) if name in _BITS else array
+    # A buffer tells its address in a fifth of the time that NumPy's own ways take.
+    return Elements(name, array.shape, _core.Foreign(buffer, False).address, array.nbytes, array)
+
+
+def _in_order(array: NDArray[Any], writable: bool) -> NDArray[Any]:
     native = array.dtype.newbyteorder("=")
     if native not in _NAMES:
         raise TypeError(f"dtype {array.dtype} is not one of {', '.join(str(dtype) for dtype in _NAMES)}")
-    if writable and not (array.flags.c_contiguous and array.flags.writeable and array.dtype.isnative):
+    if writable:
         raise ValueError(
             "a writable array, row-major without gaps and of this machine's byte order is needed, found "
             f"writeable={array.flags.writeable}, c_contiguous={array.flags.c_contiguous}, dtype={array.dtype.str}"
         )
-    array = np.asarray(array, dtype=native, order="C")
-    return Elements(_NAMES[native], array.shape, array.ctypes.data, array.nbytes, array)
+    return np.asarray(array, dtype=native, order="C")
 
 
 def _of_foreign(array: Any, writable: bool) -> Elements:
