@@ -76,7 +76,10 @@ def elements_of(array: object, *, writable: bool = False) -> Elements:
     if type(array) is bytes and not writable:
         return Elements("U8", (len(array),), _core.Foreign(array, False).address, len(array), array)
     if isinstance(array, (np.ndarray, np.generic)):
-        return _of_numpy(np.asarray(array), writable)
+        plain = np.asarray(array)
+        if isinstance(array, np.generic):
+            plain.flags.writeable = False  # a copy of the scalar: nobody would see what is written there
+        return _of_numpy(plain, writable)
     if hasattr(array, "__dlpack__"):
         return _of_foreign(array, writable)
     try:

@@ -157,6 +157,8 @@ def test_out_that_does_not_fit():
         tersor.decompress(data, np.zeros((2, 3), np.float32, order="F"))
     with pytest.raises(ValueError, match="writeable=False"):
         tersor.decompress(tersor.compress(b"abcd"), b"1234")
+    with pytest.raises(ValueError, match="writeable=False"):
+        tersor.decompress(tersor.compress(np.float64(1.5)), np.float64(0))
     with pytest.raises(TypeError, match="found int"):
         tersor.decompress(data, 3)
 
