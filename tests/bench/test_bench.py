@@ -171,6 +171,22 @@ def test_an_absent_peer_is_announced(monkeypatch):
     assert "libhtscodecs" in skipped["hts"]
 
 
+def test_a_plan_holds_what_is_named_and_there():
+    def absent():
+        raise AbsentError("no such model")
+
+    cases = {"tiny": tiny, "away": absent, "unnamed": tiny}
+    coders = {"one": lambda: copier("one"), "two": lambda: copier("two")}
+
+    def chosen(impls):
+        plan, skipped = selection.choose(cases, lambda case: coders, rounds=3, only=["tiny", "away"], impls=impls)
+        return [(case.name, [codec.name for codec in codecs], rounds) for case, codecs, rounds in plan], skipped
+
+    assert chosen(None) == ([("tiny", ["one", "two"], 3)], {"away": "no such model"})
+    assert chosen(["wo"])[0] == [("tiny", ["two"], 3)]
+    assert chosen(["three"])[0] == []
+
+
 def test_huff0_without_a_compiler_is_announced(monkeypatch):
     monkeypatch.setattr(native.shutil, "which", lambda name: None)
     monkeypatch.delenv("CC", raising=False)
