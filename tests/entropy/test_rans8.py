@@ -154,6 +154,20 @@ def test_contiguous_streams_of_short_chunks(oracle, by_hand, names):
     assert entropy.decode(data).tolist() == symbols
 
 
+def test_a_contiguous_list_may_repeat_symbols_and_escapes_may_have_names(oracle, by_hand):
+    frequencies, named, count = [20000, 1024, 30000, 65536 - 51024 - 2000, 2000], [9, 200, 9, 9], 600
+    slots = oracle.contiguous_slots(frequencies)
+    names = [i * i % 5 if i % 7 else 4 for i in range(count)]
+    escaped = [(9, 200, 3)[i % 3] for i in range(names.count(4))]
+    block = by_hand.block(names, [(count, slots)], 1, count - 32 * 4)
+    chunk = b"\3" + by_hand.varint(len(block)) + block + by_hand.varint(len(escaped)) + b"\0" + bytes(escaped)
+    data = by_hand.stream(count, 3, by_hand.table(frequencies, 16) + bytes(named), [chunk])
+    escape = iter(escaped)
+    symbols = [named[name] if name < 4 else next(escape) for name in names]
+    assert oracle.decode(data).tolist() == symbols
+    assert entropy.decode(data).tolist() == symbols
+
+
 @pytest.mark.parametrize("symbols", [[0, 255], [7, 8], list(range(100, 132)), [*range(0, 256, 9), 254, 255]])
 @pytest.mark.parametrize("flags", [1, 5])
 def test_named_alphabets(oracle, by_hand, symbols, flags):
