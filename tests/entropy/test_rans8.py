@@ -72,6 +72,22 @@ def test_tables_of_every_shape_are_read_alike(oracle, by_hand):
             assert entropy.Table.from_bytes(longer) == table
 
 
+@pytest.mark.parametrize(
+    ("frequencies", "kind", "text"),
+    [
+        ([4095.5, 0.5], TypeError, "frequencies are integers, not float64"),
+        ([[1, 4095]], ValueError, "frequencies have one dimension, not 2"),
+        ([-1, 4097], ValueError, "frequencies are not negative, found -1"),
+        ([4000, 97], ValueError, "frequencies sum to 4097"),
+        ([1 << 32, 1], ValueError, "found one of 4294967296"),
+    ],
+    ids=["float", "matrix", "negative", "sum", "large"],
+)
+def test_frequencies_are_taken_as_they_are_or_refused(frequencies, kind, text):
+    with pytest.raises(kind, match=text):
+        entropy.Table.from_frequencies(frequencies, 12)
+
+
 def test_the_examples_of_the_pages(oracle):
     table = entropy.Table.from_frequencies([0, 0, 0, 0, 0, 1024, 3072], 12)
     assert table.to_bytes().hex(" ") == "0c 05 01 00 14 00 01 10"

@@ -48,8 +48,11 @@ def decode(data: Buffer, table: Table | None = None, *, out: Out, threads: int =
 def decode(data: Buffer, table: Table | None = None, out: Any = None, *, threads: int = 0) -> Any:
     """Give back the symbols that encode was given.
 
-    table: as given to encode. out: a writable array of one-byte elements, row-major, as many as there are symbols.
-    Returns out, or [n] uint8. Raises FormatError (damaged), ValueError (out's size; a table is needed), TypeError.
+    data: what encode returned, in a buffer or any array. table: the one that encode was given, None where it was given
+    none. out: a writable array of one-byte elements, row-major, as many as there are symbols. threads: 0 for
+    get_num_threads().
+    Returns out, or [n] uint8. Raises FormatError (damaged), ValueError (out's size; a table is needed), TypeError
+    (data or out is no array).
     """
     source = elements_of(data)
     count = _core.rans8_size(source.address, source.nbytes)
