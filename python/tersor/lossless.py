@@ -133,8 +133,9 @@ def _of_foreign(array: Any, writable: bool) -> Elements:
 def compress(array: object, *, level: int | None = None) -> bytes:
     """Compress one array, exactly.
 
-    array: NumPy, torch on the CPU, anything with __dlpack__, or a buffer; any shape, contiguous where it shall not be
-    copied. level: 1 (fastest) to 9 (smallest), None for the default.
+    array: NumPy, torch on the CPU, anything with __dlpack__, or a buffer (bytes are a 1-d uint8 array); any shape.
+    Strided and big-endian arrays are copied into order first. level: 1 (fastest) to 9 (smallest), None for the
+    default, 4.
     Returns a .tsr container with one unnamed tensor; the same array and level give the same bytes.
     Raises TypeError (no array; a dtype that .tsr has no number for), ValueError (level; not in the CPU's memory).
     """
@@ -142,7 +143,7 @@ def compress(array: object, *, level: int | None = None) -> bytes:
 
 
 def compress_elements(elements: Elements, level: int | None, threads: int) -> bytes:
-    """`compress` of elements that a door has found; threads: 0 for all."""
+    """Do as `compress`, with elements that a door has found. threads: 0 for get_num_threads()."""
     chosen = _core.DEFAULT_LEVEL if level is None else level
     return _core.compress_array(elements.dtype, elements.shape, elements.address, elements.nbytes, chosen, threads)
 
@@ -154,8 +155,9 @@ def decompress(data: Buffer, out: Out, *, threads: int = 0) -> Out: ...
 def decompress(data: Buffer, out: Any = None, *, threads: int = 0) -> Any:
     """Give back the array that `compress` was given.
 
-    data: what `compress` returned. out: a writable array of the same dtype and shape, row-major, that is filled.
-    threads: 0 for get_num_threads(). Returns `out`, or a fresh NumPy array; bf16 and fp8 have ml_dtypes' dtypes.
+    data: what `compress` returned, in any buffer. out: a writable array of the same dtype and shape, row-major, that is
+    filled. threads: 0 for get_num_threads().
+    Returns `out`, or a fresh NumPy array; bf16 and fp8 have ml_dtypes' dtypes.
     Raises FormatError (damaged; a .tsr file of named tensors), TypeError and ValueError (out's dtype, shape, order).
     """
     file = _core.TensorFile.view(data)

@@ -74,7 +74,7 @@ def save_file(
     """Save tensors under their names, exactly, as safetensors.torch.save_file does.
 
     tensors: name -> dense, contiguous tensor, any device. filename: replaced if it is there, once the new file is
-    whole. metadata: text to keep beside them. level: 1 (fastest) to 9 (smallest), None for the default.
+    whole. metadata: text to keep beside them. level: 1 (fastest) to 9 (smallest), None for the default, 4.
     Raises ValueError (not a tensor; sparse; not contiguous; level), RuntimeError (tensors that share memory: use
     save_model), TypeError (a dtype without a number), OSError.
     """
@@ -84,7 +84,7 @@ def save_file(
 def save(
     tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None, *, level: int | None = None
 ) -> bytes:
-    """The bytes that `save_file` writes; same arguments, same errors."""
+    """Return the bytes that `save_file` writes; same arguments, same errors."""
     return checkpoint.save(_elements(tensors), metadata, level, _threads())
 
 
@@ -99,7 +99,7 @@ def load_file(filename: str | os.PathLike[str], device: str | int = "cpu") -> di
 
 
 def load(data: Buffer) -> dict[str, torch.Tensor]:
-    """Load every tensor, on the CPU, from the bytes that `save` returned."""
+    """Load every tensor, on the CPU, from the bytes that `save` returned, or of a .tsr file. Raises FormatError."""
     return _reader(checkpoint.open_bytes(data), "cpu").get_tensors()
 
 
@@ -180,7 +180,7 @@ def decompress(data: torch.Tensor | Buffer, out: torch.Tensor | None = None) -> 
 
 
 def open_file(filename: str | os.PathLike[str], device: str | int = "cpu") -> checkpoint.TensorReader[torch.Tensor]:
-    """`tersor.safe_open(filename, "pt", device)`."""
+    """Open a .tsr file: `tersor.safe_open(filename, "pt", device)`."""
     return _reader(checkpoint.open_file(filename), device)
 
 

@@ -181,6 +181,7 @@ def test_what_is_no_array_is_refused():
 
 @pytest.mark.parametrize("level", [0, 10, -1])
 def test_levels_are_1_to_9(level):
+    assert tersor._core.DEFAULT_LEVEL == 4  # docstrings and tersor-enc say so
     with pytest.raises(ValueError, match=str(level)):
         tersor.compress(np.zeros(3), level=level)
 
