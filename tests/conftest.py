@@ -1,11 +1,14 @@
-"""What tests of every room may ask for: the tree, the data folder, the machine's ISA levels, the binaries."""
+"""What tests of every room may ask for: the tree, its files as modules, the data folder, ISA levels, the binaries."""
 
+import importlib.util
 import os
 import pathlib
 import platform
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from types import ModuleType
 
 import pytest
 
@@ -51,6 +54,26 @@ def root() -> pathlib.Path:
 def tree() -> dict[str, bytes]:
     """Path -> content of every tracked file. The laws take such a mapping, so that a test can hand them a bad one."""
     return {name: (ROOT / name).read_bytes() for name in tracked_files(ROOT)}
+
+
+@pytest.fixture(scope="session")
+def load() -> Callable[[str], ModuleType]:
+    """A Python file of the tree that is in no package, as a module: "tests/entropy/oracle.py" is tests_entropy_oracle.
+
+    Each is loaded once, so that rooms that share an oracle share its exceptions.
+    """
+
+    def load(path: str) -> ModuleType:
+        name = path.removesuffix(".py").replace("/", "_")
+        if name not in sys.modules:
+            spec = importlib.util.spec_from_file_location(name, ROOT / path)
+            assert spec is not None
+            assert spec.loader is not None
+            sys.modules[name] = importlib.util.module_from_spec(spec)  # dataclasses look their module up
+            spec.loader.exec_module(sys.modules[name])
+        return sys.modules[name]
+
+    return load
 
 
 @pytest.fixture(scope="session")

@@ -20,8 +20,12 @@ static Isa isa_named(const std::string& name) {
 
 void bind_process(nb::module_& m) {
   m.attr("__version__") = TERSOR_VERSION;
-  m.def("get_num_threads", &num_threads);
-  m.def("set_num_threads", &set_num_threads, nb::arg("n"));
+  m.def("get_num_threads", &num_threads,
+        "Return the threads of a call that names none: what set_num_threads was given, else TERSOR_NUM_THREADS or\n"
+        "OMP_NUM_THREADS in the environment, else what affinity and the cgroup leave to this process.");
+  m.def("set_num_threads", &set_num_threads, nb::arg("n"),
+        "Set the threads of every later call that names none; results do not depend on it. Raises ValueError unless\n"
+        "n is in 1..1024.");
   m.def("default_threads", &default_threads);
   m.def("machine_isa", [] { return kIsaNames[int(machine_isa())]; });
   m.def("active_isa", [] { return kIsaNames[int(active_isa())]; });

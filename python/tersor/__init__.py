@@ -1,6 +1,7 @@
 """Terse tensors: exact compression of checkpoints and tensors.
 
-`tersor.numpy` and `tersor.torch` have safetensors' functions; the command `tersor` works on whole files.
+`tersor.numpy` and `tersor.torch` have safetensors' functions, `tersor.entropy` codes symbols of 8 bits; the command
+`tersor` works on whole files.
 NumPy, torch and rich are loaded by the first call that needs them.
 """
 
@@ -57,7 +58,8 @@ def safe_open(filename: str | os.PathLike[str], framework: str = "np", device: s
 
     filename: a .tsr file. framework: "np" or "pt". device: where tensors go; "cpu", or with "pt" any torch device.
     Returns a reader with keys(), metadata(), get_tensor(), get_slice(); a context manager, usable from many threads.
-    Raises FormatError (not a .tsr file, or a damaged one), ValueError (framework, device), OSError.
+    Raises FormatError (not a .tsr file, or a damaged one), ValueError (framework, device), OSError, ImportError ("pt"
+    without PyTorch).
     """
     door = {"np": "numpy", "numpy": "numpy", "pt": "torch", "torch": "torch", "pytorch": "torch"}.get(framework)
     if door is None:

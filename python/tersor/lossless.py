@@ -44,6 +44,10 @@ NUMPY_DTYPES: dict[str, np.dtype[Any]] = {
     }.items()
 }
 _NAMES = {dtype: name for name, dtype in NUMPY_DTYPES.items()}
+# ml_dtypes' elements have no buffer format; the unsigned integers of the same bits have one.
+_BITS = {
+    name: np.dtype(f"u{dtype.itemsize}") for name, dtype in NUMPY_DTYPES.items() if dtype.type.__module__ != "numpy"
+}
 _CPU_DEVICES = (1, 3, 11)  # DLPack's kDLCPU, kDLCUDAHost, kDLROCMHost: memory that the CPU reads
 
 Out = TypeVar("Out")
@@ -67,8 +71,15 @@ def elements_of(array: object, *, writable: bool = False) -> Elements:
     Raises TypeError (no array; a dtype that .tsr has no number for), ValueError (not in the CPU's memory; writable, and
     the array is read-only, strided or big-endian).
     """
+    if type(array) is np.ndarray:
+        return _of_numpy(array, writable)
+    if type(array) is bytes and not writable:
+        return Elements("U8", (len(array),), _core.Foreign(array, False).address, len(array), array)
     if isinstance(array, (np.ndarray, np.generic)):
-        return _of_numpy(np.asarray(array), writable)
+        plain = np.asarray(array)
+        if isinstance(array, np.generic):
+            plain.flags.writeable = False  # a copy of the scalar: nobody would see what is written there
+        return _of_numpy(plain, writable)
     if hasattr(array, "__dlpack__"):
         return _of_foreign(array, writable)
     try:
@@ -80,16 +91,25 @@ def elements_of(array: object, *, writable: bool = False) -> Elements:
 
 
 def _of_numpy(array: NDArray[Any], writable: bool) -> Elements:
+    name, flags = _NAMES.get(array.dtype), array.flags
+    if name is None or not flags.c_contiguous or (writable and not flags.writeable):
+        array = _in_order(array, writable)
+        name = _NAMES[array.dtype]
+    buffer = array.view(_BITS[name]) if name in _BITS else array
+    # A buffer tells its address in a fifth of the time that NumPy's own ways take.
+    return Elements(name, array.shape, _core.Foreign(buffer, False).address, array.nbytes, array)
+
+
+def _in_order(array: NDArray[Any], writable: bool) -> NDArray[Any]:
     native = array.dtype.newbyteorder("=")
     if native not in _NAMES:
         raise TypeError(f"dtype {array.dtype} is not one of {', '.join(str(dtype) for dtype in _NAMES)}")
-    if writable and not (array.flags.c_contiguous and array.flags.writeable and array.dtype.isnative):
+    if writable:
         raise ValueError(
             "a writable array, row-major without gaps and of this machine's byte order is needed, found "
             f"writeable={array.flags.writeable}, c_contiguous={array.flags.c_contiguous}, dtype={array.dtype.str}"
         )
-    array = np.asarray(array, dtype=native, order="C")
-    return Elements(_NAMES[native], array.shape, array.ctypes.data, array.nbytes, array)
+    return np.asarray(array, dtype=native, order="C")
 
 
 def _of_foreign(array: Any, writable: bool) -> Elements:
@@ -113,8 +133,9 @@ def _of_foreign(array: Any, writable: bool) -> Elements:
 def compress(array: object, *, level: int | None = None) -> bytes:
     """Compress one array, exactly.
 
-    array: NumPy, torch on the CPU, anything with __dlpack__, or a buffer; any shape, contiguous where it shall not be
-    copied. level: 1 (fastest) to 9 (smallest), None for the default.
+    array: NumPy, torch on the CPU, anything with __dlpack__, or a buffer (bytes are a 1-d uint8 array); any shape.
+    Strided and big-endian arrays are copied into order first. level: 1 (fastest) to 9 (smallest), None for the
+    default, 4.
     Returns a .tsr container with one unnamed tensor; the same array and level give the same bytes.
     Raises TypeError (no array; a dtype that .tsr has no number for), ValueError (level; not in the CPU's memory).
     """
@@ -122,7 +143,7 @@ def compress(array: object, *, level: int | None = None) -> bytes:
 
 
 def compress_elements(elements: Elements, level: int | None, threads: int) -> bytes:
-    """`compress` of elements that a door has found; threads: 0 for all."""
+    """Do as `compress`, with elements that a door has found. threads: 0 for get_num_threads()."""
     chosen = _core.DEFAULT_LEVEL if level is None else level
     return _core.compress_array(elements.dtype, elements.shape, elements.address, elements.nbytes, chosen, threads)
 
@@ -134,8 +155,9 @@ def decompress(data: Buffer, out: Out, *, threads: int = 0) -> Out: ...
 def decompress(data: Buffer, out: Any = None, *, threads: int = 0) -> Any:
     """Give back the array that `compress` was given.
 
-    data: what `compress` returned. out: a writable array of the same dtype and shape, row-major, that is filled.
-    threads: 0 for get_num_threads(). Returns `out`, or a fresh NumPy array; bf16 and fp8 have ml_dtypes' dtypes.
+    data: what `compress` returned, in any buffer. out: a writable array of the same dtype and shape, row-major, that is
+    filled. threads: 0 for get_num_threads().
+    Returns `out`, or a fresh NumPy array; bf16 and fp8 have ml_dtypes' dtypes.
     Raises FormatError (damaged; a .tsr file of named tensors), TypeError and ValueError (out's dtype, shape, order).
     """
     file = _core.TensorFile.view(data)

@@ -26,7 +26,7 @@ def save_file(
 
     tensors: name -> array of any shape; NumPy with ml_dtypes, DLPack or buffers. Strided arrays are saved in row-major
     order. filename: replaced if it is there, once the new file is whole. metadata: text to keep beside the arrays.
-    level: 1 (fastest) to 9 (smallest), None for the default. The same arrays and level give the same bytes.
+    level: 1 (fastest) to 9 (smallest), None for the default, 4. The same arrays and level give the same bytes.
     Raises TypeError (not an array; a dtype without a number; metadata that is no text), ValueError (level), OSError.
     """
     checkpoint.save_file(_elements(tensors), filename, metadata, level, 0)
@@ -35,7 +35,7 @@ def save_file(
 def save(
     tensors: Mapping[str, object], metadata: Mapping[str, str] | None = None, *, level: int | None = None
 ) -> bytes:
-    """The bytes that `save_file` writes; same arguments, same errors."""
+    """Return the bytes that `save_file` writes; same arguments, same errors."""
     return checkpoint.save(_elements(tensors), metadata, level, 0)
 
 
@@ -50,12 +50,12 @@ def load_file(filename: str | os.PathLike[str], device: str | int = "cpu") -> di
 
 
 def load(data: Buffer) -> dict[str, NDArray[Any]]:
-    """Load every array from the bytes that `save` returned."""
+    """Load every array from the bytes that `save` returned, or of a .tsr file. Raises FormatError."""
     return _reader(checkpoint.open_bytes(data)).get_tensors()
 
 
 def open_file(filename: str | os.PathLike[str], device: str | int = "cpu") -> checkpoint.TensorReader[NDArray[Any]]:
-    """`tersor.safe_open(filename, "np", device)`."""
+    """Open a .tsr file: `tersor.safe_open(filename, "np", device)`."""
     if device != "cpu":
         raise ValueError(f'NumPy arrays are on device "cpu", not {device!r}')
     return _reader(checkpoint.open_file(filename))

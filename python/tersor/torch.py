@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 try:
@@ -73,7 +74,7 @@ def save_file(
     """Save tensors under their names, exactly, as safetensors.torch.save_file does.
 
     tensors: name -> dense, contiguous tensor, any device. filename: replaced if it is there, once the new file is
-    whole. metadata: text to keep beside them. level: 1 (fastest) to 9 (smallest), None for the default.
+    whole. metadata: text to keep beside them. level: 1 (fastest) to 9 (smallest), None for the default, 4.
     Raises ValueError (not a tensor; sparse; not contiguous; level), RuntimeError (tensors that share memory: use
     save_model), TypeError (a dtype without a number), OSError.
     """
@@ -83,7 +84,7 @@ def save_file(
 def save(
     tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None, *, level: int | None = None
 ) -> bytes:
-    """The bytes that `save_file` writes; same arguments, same errors."""
+    """Return the bytes that `save_file` writes; same arguments, same errors."""
     return checkpoint.save(_elements(tensors), metadata, level, _threads())
 
 
@@ -98,7 +99,7 @@ def load_file(filename: str | os.PathLike[str], device: str | int = "cpu") -> di
 
 
 def load(data: Buffer) -> dict[str, torch.Tensor]:
-    """Load every tensor, on the CPU, from the bytes that `save` returned."""
+    """Load every tensor, on the CPU, from the bytes that `save` returned, or of a .tsr file. Raises FormatError."""
     return _reader(checkpoint.open_bytes(data), "cpu").get_tensors()
 
 
@@ -154,12 +155,12 @@ def load_model(
 def compress(tensor: torch.Tensor, *, level: int | None = None) -> torch.Tensor:
     """Compress one tensor, exactly: `tersor.compress` with a result that torch can hold.
 
-    tensor: dense, any shape and device. Returns a 1-D uint8 tensor on the CPU, the same bytes as `tersor.compress`.
+    tensor: dense, any shape and device. level: 1 (fastest) to 9 (smallest), None for the default, 4.
+    Returns a 1-D uint8 tensor on the CPU, the same bytes as `tersor.compress`.
+    Raises ValueError (not a tensor; sparse; on device meta; level), TypeError (a dtype without a number).
     """
-    if isinstance(tensor, torch.Tensor) and tensor.layout == torch.strided:
-        tensor = tensor.contiguous()
-    (elements,) = _elements({"": tensor}).values()
-    data = lossless.compress_elements(elements, level, _threads())
+    _check(tensor)
+    data = lossless.compress_elements(_elements_of(tensor.contiguous()), level, _threads())
     return torch.from_numpy(np.frombuffer(data, np.uint8).copy())  # bytes are read-only, tensors are not
 
 
@@ -179,7 +180,7 @@ def decompress(data: torch.Tensor | Buffer, out: torch.Tensor | None = None) -> 
 
 
 def open_file(filename: str | os.PathLike[str], device: str | int = "cpu") -> checkpoint.TensorReader[torch.Tensor]:
-    """`tersor.safe_open(filename, "pt", device)`."""
+    """Open a .tsr file: `tersor.safe_open(filename, "pt", device)`."""
     return _reader(checkpoint.open_file(filename), device)
 
 
@@ -202,25 +203,42 @@ def _elements(tensors: Mapping[str, torch.Tensor]) -> dict[str, lossless.Element
     if not isinstance(tensors, Mapping):
         raise ValueError(f"tensors map names to torch.Tensor, found {type(tensors).__name__}")
     for name, tensor in tensors.items():
-        if not isinstance(tensor, torch.Tensor):
-            raise ValueError(f"tensor {name!r}: a torch.Tensor is needed, found {type(tensor).__name__}")
-        if tensor.layout != torch.strided:
-            raise ValueError(f"tensor {name!r}: a dense tensor is needed (to_dense()), found {tensor.layout}")
-        if tensor.device.type == "meta":
-            raise ValueError(f"tensor {name!r}: a tensor with elements is needed, found one on device meta")
+        with _named(name):
+            _check(tensor)
     if shared := [names for names in _shared_names(tensors) if len(names) > 1]:
         raise RuntimeError(f"these tensors share memory and would come back apart: {shared}; save_model handles them")
     elements = {}
     for name, tensor in tensors.items():
-        if tensor.dtype not in _NAMES:
-            raise TypeError(f"tensor {name!r}: dtype {tensor.dtype} is not one of {', '.join(map(str, _NAMES))}")
-        if not tensor.is_contiguous():
-            raise ValueError(f"tensor {name!r}: a contiguous tensor is needed (contiguous()), found a strided one")
-        plain = tensor.detach().resolve_conj().resolve_neg().cpu()
-        elements[name] = lossless.Elements(
-            _NAMES[plain.dtype], tuple(plain.shape), plain.data_ptr(), plain.nbytes, plain
-        )
+        with _named(name):
+            elements[name] = _elements_of(tensor)
     return elements
+
+
+@contextlib.contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Let errors say which of many tensors they are about."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"tensor {name!r}: {error}") from None
+
+
+def _check(tensor: torch.Tensor) -> None:
+    if not isinstance(tensor, torch.Tensor):
+        raise ValueError(f"a torch.Tensor is needed, found {type(tensor).__name__}")
+    if tensor.layout != torch.strided:
+        raise ValueError(f"a dense tensor is needed (to_dense()), found {tensor.layout}")
+    if tensor.device.type == "meta":
+        raise ValueError("a tensor with elements is needed, found one on device meta")
+
+
+def _elements_of(tensor: torch.Tensor) -> lossless.Elements:
+    if tensor.dtype not in _NAMES:
+        raise TypeError(f"dtype {tensor.dtype} is not one of {', '.join(map(str, _NAMES))}")
+    if not tensor.is_contiguous():
+        raise ValueError("a contiguous tensor is needed (contiguous()), found a strided one")
+    plain = tensor.detach().resolve_conj().resolve_neg().cpu()
+    return lossless.Elements(_NAMES[plain.dtype], tuple(plain.shape), plain.data_ptr(), plain.nbytes, plain)
 
 
 def _span(tensor: torch.Tensor) -> tuple[int, int]:

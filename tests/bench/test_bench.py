@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +12,6 @@ import pytest
 from tersor.bench import command, entropy, harness, hull, lossless, native, ratios, selection
 from tersor.bench.harness import AbsentError, Case, Codec, WrongBytesError
 
-ROOT = Path(__file__).resolve().parents[2]
 DATA = np.arange(256, dtype=np.uint8).repeat(16)
 FIELDS = {
     "case", "impl", "bytes_in", "bytes_out", "encode_gbps", "decode_gbps", "best_peer", "encode_ratio", "decode_ratio",
@@ -174,6 +171,22 @@ def test_an_absent_peer_is_announced(monkeypatch):
     assert "libhtscodecs" in skipped["hts"]
 
 
+def test_a_plan_holds_what_is_named_and_there():
+    def absent():
+        raise AbsentError("no such model")
+
+    cases = {"tiny": tiny, "away": absent, "unnamed": tiny}
+    coders = {"one": lambda: copier("one"), "two": lambda: copier("two")}
+
+    def chosen(impls):
+        plan, skipped = selection.choose(cases, lambda case: coders, rounds=3, only=["tiny", "away"], impls=impls)
+        return [(case.name, [codec.name for codec in codecs], rounds) for case, codecs, rounds in plan], skipped
+
+    assert chosen(None) == ([("tiny", ["one", "two"], 3)], {"away": "no such model"})
+    assert chosen(["wo"])[0] == [("tiny", ["two"], 3)]
+    assert chosen(["three"])[0] == []
+
+
 def test_huff0_without_a_compiler_is_announced(monkeypatch):
     monkeypatch.setattr(native.shutil, "which", lambda name: None)
     monkeypatch.delenv("CC", raising=False)
@@ -201,11 +214,9 @@ def test_nothing_to_measure_is_an_error(capsys):
     assert "no case is left" in capsys.readouterr().err
 
 
-def report():
-    spec = importlib.util.spec_from_file_location("bench_report", ROOT / "bench" / "report.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture
+def report(load):
+    return load("bench/report.py")
 
 
 def a_result() -> dict:
@@ -216,20 +227,19 @@ def a_result() -> dict:
     return {"bench": "entropy", "machine": machine, "rows": rows, "skipped": {"pcodec -8": "not here"}, "published": []}
 
 
-def test_report_writes_a_line_a_row_and_names_the_machine():
+def test_report_writes_a_line_a_row_and_names_the_machine(report):
     result = a_result()
-    text = report().numbers_table([result])
+    text = report.numbers_table([result])
     assert text.count("\n| geometric") == 2
     assert "**tersor alias**" in text
     assert f"{result['rows'][0]['decode_gbps']:.2f}" in text
     assert "A CPU, 2 cores" in text
     assert "pcodec -8 was not there" in text
-    assert "make bench" in report().numbers_table([])
+    assert "make bench" in report.numbers_table([])
 
 
-def test_report_replaces_only_what_stands_between_the_marks():
-    module = report()
-    text = f"# tersor\n{module.BEGIN}\nold\n{module.END}\nafter\n"
-    assert module.rewrite(text, "new") == f"# tersor\n{module.BEGIN}\nnew\n{module.END}\nafter\n"
+def test_report_replaces_only_what_stands_between_the_marks(report):
+    text = f"# tersor\n{report.BEGIN}\nold\n{report.END}\nafter\n"
+    assert report.rewrite(text, "new") == f"# tersor\n{report.BEGIN}\nnew\n{report.END}\nafter\n"
     with pytest.raises(ValueError, match="once each"):
-        module.rewrite("# tersor", "new")
+        report.rewrite("# tersor", "new")

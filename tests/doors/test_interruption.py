@@ -3,6 +3,7 @@
 import os
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -109,6 +110,45 @@ def test_a_full_disk_is_reported_and_cleaned_up(large, tmp_path, tmp_path_factor
     assert "File too large" in line
     assert str(tmp_path / "out") in line
     assert os.listdir(tmp_path) == []
+
+
+@pytest.fixture(scope="module")
+def own_mounts(tmp_path_factory):
+    """Words before a command that let it mount what nobody else sees, and that is gone when it ends."""
+    told = "no unshare"
+    for words in (["unshare", "-rm"], ["unshare", "-m"]) if shutil.which("unshare") else ():
+        mount = [*words, "mount", "-t", "tmpfs", "none", tmp_path_factory.mktemp("mount")]
+        done = subprocess.run(mount, capture_output=True, text=True, check=False)
+        if done.returncode == 0:
+            return words
+        told = done.stderr.strip()
+    pytest.skip(f"this process may mount no tmpfs: {told}")
+
+
+@pytest.mark.parametrize("left", [0, 4096, 20 << 20])
+@pytest.mark.parametrize("command", ["compress", "decompress"])
+def test_a_tmpfs_that_is_full(own_mounts, large, tmp_path, command, left):
+    """left: bytes that the disk still takes. A full one is found while writing, whatever was reserved or mapped."""
+    source, disk, names = large, tmp_path / "disk", tmp_path / "names"
+    disk.mkdir()
+    if command == "decompress":
+        source = tmp_path / "large.tsr"
+        tersor._core.compress_file(bytes(large), bytes(source), 1, 0, False, None)
+    script = """
+        mount -t tmpfs -o size=24m none "$1" && head -c $((24 * 1048576 - $2)) /dev/zero >"$1/ballast" || exit 99
+        disk=$1 names=$3; shift 3
+        "$@"; status=$?
+        ls -A "$disk" >"$names"; exit $status
+    """
+    shell = [*own_mounts, "sh", "-c", script, "sh", disk, str(left), names]
+    done = subprocess.run(
+        [*shell, *TERSOR, command, source, "-o", disk / "out"], capture_output=True, timeout=60, check=False
+    )
+    assert done.returncode == 1, done.stderr
+    (line,) = done.stderr.decode().splitlines()
+    assert line.endswith("No space left on device")
+    assert str(disk / "out") in line
+    assert names.read_text().split() == ["ballast"]
 
 
 def test_a_full_device_is_reported():

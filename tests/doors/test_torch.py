@@ -176,6 +176,23 @@ def test_force_contiguous(tmp_path):
         tersor.torch.save_model(model, tmp_path / "m.tsr", force_contiguous=False)
 
 
+@pytest.mark.parametrize(
+    ("stranger", "kind", "text"),
+    [
+        ([1.0], ValueError, "a torch.Tensor is needed, found list"),
+        (torch.eye(3).to_sparse(), ValueError, "a dense tensor is needed"),
+        (torch.zeros(3, device="meta"), ValueError, "a tensor with elements is needed"),
+        (torch.zeros(3, dtype=torch.complex128), TypeError, "dtype torch.complex128 is not one of"),
+    ],
+    ids=["list", "sparse", "meta", "complex128"],
+)
+def test_errors_name_the_tensor_where_there_are_many(stranger, kind, text):
+    with pytest.raises(kind, match=f"^{text}"):
+        tersor.torch.compress(stranger)
+    with pytest.raises(kind, match=f"^tensor 'odd': {text}"):
+        tersor.torch.save({"even": torch.zeros(2), "odd": stranger})
+
+
 def test_decompress_into_out():
     want = torch.randn(100, 20).bfloat16()
     data = tersor.torch.compress(want, level=9)

@@ -72,6 +72,22 @@ def test_tables_of_every_shape_are_read_alike(oracle, by_hand):
             assert entropy.Table.from_bytes(longer) == table
 
 
+@pytest.mark.parametrize(
+    ("frequencies", "kind", "text"),
+    [
+        ([4095.5, 0.5], TypeError, "frequencies are integers, not float64"),
+        ([[1, 4095]], ValueError, "frequencies have one dimension, not 2"),
+        ([-1, 4097], ValueError, "frequencies are not negative, found -1"),
+        ([4000, 97], ValueError, "frequencies sum to 4097"),
+        ([1 << 32, 1], ValueError, "found one of 4294967296"),
+    ],
+    ids=["float", "matrix", "negative", "sum", "large"],
+)
+def test_frequencies_are_taken_as_they_are_or_refused(frequencies, kind, text):
+    with pytest.raises(kind, match=text):
+        entropy.Table.from_frequencies(frequencies, 12)
+
+
 def test_the_examples_of_the_pages(oracle):
     table = entropy.Table.from_frequencies([0, 0, 0, 0, 0, 1024, 3072], 12)
     assert table.to_bytes().hex(" ") == "0c 05 01 00 14 00 01 10"
@@ -150,6 +166,20 @@ def test_contiguous_streams_of_short_chunks(oracle, by_hand, names):
     symbols += [9] * 100
     tables = by_hand.table(frequencies, 16) + bytes(named)
     data = by_hand.stream(len(symbols), 3, tables, chunks, log_chunk=12)
+    assert oracle.decode(data).tolist() == symbols
+    assert entropy.decode(data).tolist() == symbols
+
+
+def test_a_contiguous_list_may_repeat_symbols_and_escapes_may_have_names(oracle, by_hand):
+    frequencies, named, count = [20000, 1024, 30000, 65536 - 51024 - 2000, 2000], [9, 200, 9, 9], 600
+    slots = oracle.contiguous_slots(frequencies)
+    names = [i * i % 5 if i % 7 else 4 for i in range(count)]
+    escaped = [(9, 200, 3)[i % 3] for i in range(names.count(4))]
+    block = by_hand.block(names, [(count, slots)], 1, count - 32 * 4)
+    chunk = b"\3" + by_hand.varint(len(block)) + block + by_hand.varint(len(escaped)) + b"\0" + bytes(escaped)
+    data = by_hand.stream(count, 3, by_hand.table(frequencies, 16) + bytes(named), [chunk])
+    escape = iter(escaped)
+    symbols = [named[name] if name < 4 else next(escape) for name in names]
     assert oracle.decode(data).tolist() == symbols
     assert entropy.decode(data).tolist() == symbols
 

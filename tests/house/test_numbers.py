@@ -1,6 +1,5 @@
 """README's numbers are those of bench/results: written by bench/report.py, the very function that runs here."""
 
-import importlib.util
 import json
 
 import pytest
@@ -21,11 +20,8 @@ ROW = (
 
 
 @pytest.fixture(scope="module")
-def report(root):
-    spec = importlib.util.spec_from_file_location("report", root / "bench" / "report.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def report(load):
+    return load("bench/report.py")
 
 
 def test_readme_holds_the_results(report, root):

@@ -2,27 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
-from types import ModuleType
-
 import numpy as np
+import tests_entropy_oracle as entropy  # tests/entropy/oracle.py, under the name that tests/conftest.py loads it by
 
-
-def _entropy_oracle() -> ModuleType:
-    name = "entropy_oracle"
-    if name not in sys.modules:
-        path = Path(__file__).parent.parent / "entropy" / "oracle.py"
-        spec = importlib.util.spec_from_file_location(name, path)
-        assert spec is not None
-        assert spec.loader is not None
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
-    return sys.modules[name]
-
-
-entropy = _entropy_oracle()
 RefusedError, need, Cursor = entropy.RefusedError, entropy.need, entropy.Cursor
 
 

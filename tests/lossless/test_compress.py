@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import tersor
 import tersor.numpy
-from tersor.lossless import NUMPY_DTYPES
+from tersor.lossless import NUMPY_DTYPES, elements_of
 
 DTYPES = list(NUMPY_DTYPES.values())
 SHAPES = [(), (1,), (0,), (3, 0, 2), (7,), (5, 3), (2, 3, 4, 5), (1, 1, 1), (70_001,)]
@@ -83,6 +83,17 @@ def test_read_only_input_stays_untouched():
     assert_same(given_array, want)
 
 
+def test_where_elements_lie_is_found_for_odd_strides_and_addresses():
+    """NumPy calls all of these contiguous."""
+    one = np.array([(7, 1.5)], "u1,f4")["f1"]  # a stride of 5 bytes, over which nothing steps
+    unaligned = np.frombuffer(bytes(range(9)), np.float32, offset=1)
+    brain = np.zeros(1, [("gap", "u1"), ("value", ml_dtypes.bfloat16)])["value"]
+    for given_array in (one, unaligned, brain, np.zeros((3, 0))[:, :0], np.array(2, ml_dtypes.bfloat16)):
+        assert given_array.flags.c_contiguous
+        assert elements_of(given_array).address == given_array.ctypes.data
+        assert_same(tersor.decompress(tersor.compress(given_array)), given_array.copy())
+
+
 def test_scalars_of_numpy():
     assert_same(tersor.decompress(tersor.compress(np.float64(1.5))), np.asarray(1.5))
 
@@ -146,6 +157,8 @@ def test_out_that_does_not_fit():
         tersor.decompress(data, np.zeros((2, 3), np.float32, order="F"))
     with pytest.raises(ValueError, match="writeable=False"):
         tersor.decompress(tersor.compress(b"abcd"), b"1234")
+    with pytest.raises(ValueError, match="writeable=False"):
+        tersor.decompress(tersor.compress(np.float64(1.5)), np.float64(0))
     with pytest.raises(TypeError, match="found int"):
         tersor.decompress(data, 3)
 
@@ -168,6 +181,7 @@ def test_what_is_no_array_is_refused():
 
 @pytest.mark.parametrize("level", [0, 10, -1])
 def test_levels_are_1_to_9(level):
+    assert tersor._core.DEFAULT_LEVEL == 4  # docstrings and tersor-enc say so
     with pytest.raises(ValueError, match=str(level)):
         tersor.compress(np.zeros(3), level=level)
 

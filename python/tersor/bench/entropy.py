@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from tersor.bench import native, ours, sources
 from tersor.bench.harness import Bytes, Case, Codec
-from tersor.bench.selection import Factory, Selection, select
+from tersor.bench.selection import Factory, Selection, choose
 
 SYMBOLS = 2 << 20
 QUICK_SYMBOLS = 256 << 10
@@ -68,6 +68,18 @@ def _ours() -> dict[str, Factory]:
     return found
 
 
+def _case(name: str, symbols_wanted: int) -> Case:
+    about, source = SOURCES[name]
+    symbols = source(symbols_wanted)
+    return Case(
+        name=name,
+        data=symbols,
+        about=f"{symbols.size} symbols, {about}",
+        floor_bits=sources.entropy_bits(symbols),
+        policies=("given",),
+    )
+
+
 def plan(
     *,
     peers: bool,
@@ -79,19 +91,10 @@ def plan(
 ) -> Selection:
     """The cases and coders that the options leave, and why others are skipped. `data` has no use here."""
     factories = {**_ours(), **(PEERS if peers else {})}
-    codecs, skipped = select(factories, impls)
-    plans = []
-    for name, (about, source) in SOURCES.items():
-        if cases and name not in cases:
-            continue
-        symbols = source(QUICK_SYMBOLS if quick else SYMBOLS)
-        case = Case(
-            name=name,
-            data=symbols,
-            about=f"{symbols.size} symbols, {about}",
-            floor_bits=sources.entropy_bits(symbols),
-            policies=("given",),
-        )
-        if codecs:
-            plans.append((case, codecs, rounds or (QUICK_ROUNDS if quick else ROUNDS)))
-    return plans, skipped
+    return choose(
+        {name: partial(_case, name, QUICK_SYMBOLS if quick else SYMBOLS) for name in SOURCES},
+        lambda case: factories,
+        rounds=rounds or (QUICK_ROUNDS if quick else ROUNDS),
+        only=cases,
+        impls=impls,
+    )

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from tersor.bench import ours, peers, sources
-from tersor.bench.harness import AbsentError, Bytes, Case, Codec, as_bytes
-from tersor.bench.selection import Factory, Plan, Selection, select
+from tersor.bench.harness import Bytes, Case, Codec, as_bytes
+from tersor.bench.selection import CaseFactory, Factory, Selection, choose
 
 BYTES = 32 << 20
 QUICK_BYTES, QUICK_SLOW_BYTES = 2 << 20, 64 << 10
@@ -109,20 +109,31 @@ def floor_bits(array: np.ndarray[Any, Any], element: str) -> float | None:
     return sources.entropy_bits(exponents.astype(np.uint8)) + 24
 
 
-def _files(folder: str | None, most_bytes: int) -> list[tuple[Case, str]]:
+def _element(case: Case) -> str:
+    return "fp32" if case.data.dtype == np.float32 else "bf16"
+
+
+def _case(name: str, most_bytes: int) -> Case:
+    element, about, source = SOURCES[name]
+    array = source(element, most_bytes)
+    about = f"{array.nbytes / 1e6:.1f} MB, {about}"
+    return Case(name=name, data=array, about=about, floor_bits=floor_bits(array, element))
+
+
+def _file_case(name: str, path: Path, stored: str, element: str, most_bytes: int) -> Case:
+    raw = np.concatenate(sources.stored_tensors(path, stored))[: most_bytes // 4 * 4]
+    array = _typed(raw.view(np.uint16 if element == "bf16" else np.float32), element)
+    return Case(name=name, data=array, about=f"all {stored} of {path.name}", floor_bits=floor_bits(array, element))
+
+
+def _files(folder: str | None, most_bytes: int) -> dict[str, CaseFactory]:
     """One case a file and type: all its bf16, or all its fp32, end to end."""
-    found = []
+    found: dict[str, CaseFactory] = {}
     for path in sorted(Path(folder).rglob("*.safetensors")) if folder else ():
         for stored, element in (("BF16", "bf16"), ("F32", "fp32")):
-            tensors = sources.stored_tensors(path, stored)
-            if tensors:
-                raw = np.concatenate(tensors)[: most_bytes // 4 * 4]
-                typed = _typed(raw.view(np.uint16 if element == "bf16" else np.float32), element)
+            if sources.stored_tensors(path, stored):
                 name = f"{path.parent.name}/{path.stem}:{element}"
-                case = Case(
-                    name=name, data=typed, about=f"all {stored} of {path.name}", floor_bits=floor_bits(typed, element)
-                )
-                found.append((case, element))
+                found[name] = partial(_file_case, name, path, stored, element, most_bytes)
     return found
 
 
@@ -137,25 +148,10 @@ def plan(
 ) -> Selection:
     """The cases and coders that the options leave, and why others are skipped. data: a folder of safetensors files."""
     most = QUICK_BYTES if quick else BYTES
-    skipped: dict[str, str] = {}
-    wanted: list[tuple[Case, str]] = []
-    for name, (element, about, source) in SOURCES.items():
-        if cases and name not in cases:
-            continue
-        try:
-            array = source(element, most)
-        except AbsentError as reason:
-            skipped[name] = str(reason)
-            continue
-        case = Case(
-            name=name, data=array, about=f"{array.nbytes / 1e6:.1f} MB, {about}", floor_bits=floor_bits(array, element)
-        )
-        wanted.append((case, element))
-    wanted += [(case, element) for case, element in _files(data, most) if not cases or case.name in cases]
-    plans: Plan = []
-    for case, element in wanted:
-        codecs, absent = select({**_ours(case.data.dtype, quick), **(_peers(element, quick) if peers else {})}, impls)
-        skipped.update(absent)
-        if codecs:
-            plans.append((case, codecs, rounds or (QUICK_ROUNDS if quick else ROUNDS)))
-    return plans, skipped
+    return choose(
+        {**{name: partial(_case, name, most) for name in SOURCES}, **_files(data, most)},
+        lambda case: {**_ours(case.data.dtype, quick), **(_peers(_element(case), quick) if peers else {})},
+        rounds=rounds or (QUICK_ROUNDS if quick else ROUNDS),
+        only=cases,
+        impls=impls,
+    )

@@ -1,4 +1,4 @@
-"""Which coders a run measures, and why it leaves others out."""
+"""Which cases and coders a run measures, and why it leaves others out."""
 
 from __future__ import annotations
 
@@ -7,8 +7,39 @@ from collections.abc import Callable, Mapping, Sequence
 from tersor.bench.harness import AbsentError, Case, Codec
 
 Factory = Callable[[], Codec]
+CaseFactory = Callable[[], Case]
 Plan = list[tuple[Case, list[Codec], int]]  # a case, its coders, its rounds
 Selection = tuple[Plan, dict[str, str]]
+
+
+def choose(
+    cases: Mapping[str, CaseFactory],
+    coders: Callable[[Case], Mapping[str, Factory]],
+    *,
+    rounds: int,
+    only: Sequence[str] | None,
+    impls: Sequence[str] | None,
+) -> Selection:
+    """Build the cases that `only` names (None: all) and the coders of each that `impls` lets in, as `select` does.
+
+    Returns the plan, without cases that no coder is left for, and name -> reason for cases and coders that this machine
+    lacks the means for.
+    """
+    plan: Plan = []
+    skipped: dict[str, str] = {}
+    for name, factory in cases.items():
+        if only and name not in only:
+            continue
+        try:
+            case = factory()
+        except AbsentError as reason:
+            skipped[name] = str(reason)
+            continue
+        codecs, absent = select(coders(case), impls)
+        skipped.update(absent)
+        if codecs:
+            plan.append((case, codecs, rounds))
+    return plan, skipped
 
 
 def select(factories: Mapping[str, Factory], impls: Sequence[str] | None) -> tuple[list[Codec], dict[str, str]]:

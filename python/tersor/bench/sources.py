@@ -73,7 +73,7 @@ def minilm_weights(most: int) -> Array:
 
 def stored_tensors(path: Path, dtype: str) -> list[Array]:
     """The tensors of one type (safetensors' name: "F32", "BF16") in a file, each [bytes] uint8, in the file's order."""
-    raw = np.fromfile(path, np.uint8)
+    raw = np.asarray(np.memmap(path, np.uint8, "r"))
     (header_bytes,) = struct.unpack("<Q", raw[:8].tobytes())
     header = json.loads(raw[8 : 8 + header_bytes].tobytes())
     body = raw[8 + header_bytes :]

@@ -38,7 +38,7 @@ def _leave(number: int, frame: FrameType | None) -> None:
 
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
-    from tersor import __version__
+    from tersor import __version__, _core
     from tersor.bench import command as measuring
     from tersor.cli import commands
 
@@ -58,7 +58,8 @@ def parser() -> argparse.ArgumentParser:
     _add_output(compress, "X.tsr")
     levels = compress.add_argument_group("levels")
     for level in range(1, 10):
-        text = {1: "fastest", 9: "smallest; the default lies between"}.get(level, argparse.SUPPRESS)
+        ends = {1: "fastest; -2 to -8 lie between", 9: f"smallest; the default is -{_core.DEFAULT_LEVEL}"}
+        text = ends.get(level, argparse.SUPPRESS)
         levels.add_argument(f"-{level}", dest="level", action="store_const", const=level, help=text)
     decompress = command("decompress", "give files back: X.tsr becomes X, X.tsr stays")
     _add_files(decompress)
@@ -89,7 +90,7 @@ def _add_output(command: argparse.ArgumentParser, default: str) -> None:
 
 def _add_habits(command: argparse.ArgumentParser) -> None:
     command.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors")
-    command.add_argument("-T", "--threads", type=_threads, default=0, metavar="N", help="threads (default: all, 0)")
+    command.add_argument("-T", "--threads", type=_threads, default=0, metavar="N", help="threads (default: 0, all)")
     _add_json(command)
 
 
@@ -98,7 +99,6 @@ def _add_json(command: argparse.ArgumentParser) -> None:
 
 
 def _threads(text: str) -> int:
-    number = int(text)
-    if not 0 <= number <= 1024:
-        raise argparse.ArgumentTypeError(f"threads are 0..1024, not {number}")
-    return number
+    if not text.isdecimal() or not 0 <= int(text) <= 1024:
+        raise argparse.ArgumentTypeError(f"threads are 0..1024, not {text}")
+    return int(text)

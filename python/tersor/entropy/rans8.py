@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 import numpy as np
@@ -35,7 +36,7 @@ def encode(
     Source: Duda, arXiv:1311.2540 (rANS); Giesen, arXiv:1402.3392 (interleaving); Vose, 1991 (alias method).
     """
     found = elements_of(symbols)
-    if found.nbytes != int(np.prod(found.shape, dtype=np.int64)):
+    if found.nbytes != math.prod(found.shape):
         raise TypeError(f"symbols of 8 bits are needed, found {found.dtype}")
     return _core.rans8_encode(found.address, found.nbytes, None if table is None else table._native, mode, threads)
 
@@ -47,14 +48,17 @@ def decode(data: Buffer, table: Table | None = None, *, out: Out, threads: int =
 def decode(data: Buffer, table: Table | None = None, out: Any = None, *, threads: int = 0) -> Any:
     """Give back the symbols that encode was given.
 
-    table: as given to encode. out: a writable array of one-byte elements, row-major, as many as there are symbols.
-    Returns out, or [n] uint8. Raises FormatError (damaged), ValueError (out's size; a table is needed), TypeError.
+    data: what encode returned, in a buffer or any array. table: the one that encode was given, None where it was given
+    none. out: a writable array of one-byte elements, row-major, as many as there are symbols. threads: 0 for
+    get_num_threads().
+    Returns out, or [n] uint8. Raises FormatError (damaged), ValueError (out's size; a table is needed), TypeError
+    (data or out is no array).
     """
     source = elements_of(data)
     count = _core.rans8_size(source.address, source.nbytes)
     result = np.empty(count, np.uint8) if out is None else out
     target = elements_of(result, writable=True)
-    if target.nbytes != count or target.nbytes != int(np.prod(target.shape, dtype=np.int64)):
+    if target.nbytes != count or target.nbytes != math.prod(target.shape):
         raise ValueError(f"out holds {target.nbytes} bytes of {target.dtype}, {count} one-byte elements are needed")
     _core.rans8_decode(
         source.address, source.nbytes, None if table is None else table._native, target.address, target.nbytes, threads

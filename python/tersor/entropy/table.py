@@ -14,6 +14,17 @@ if TYPE_CHECKING:
 _PROBABILITY_BITS = 40  # a float may propose a table; from here on it is integers
 
 
+def _integers(values: ArrayLike, what: str) -> NDArray[np.uint64]:
+    array = np.asarray(values)
+    if array.dtype.kind not in "iub":
+        raise TypeError(f"{what} are integers, not {array.dtype}")
+    if array.ndim != 1:
+        raise ValueError(f"{what} have one dimension, not {array.ndim}")
+    if array.size and int(array.min()) < 0:
+        raise ValueError(f"{what} are not negative, found {int(array.min())}")
+    return np.ascontiguousarray(array, dtype=np.uint64)
+
+
 class Table:
     """Frequencies of symbols 0..n-1 that sum to 2**precision. Immutable. Page: docs/formats/table.md."""
 
@@ -28,21 +39,15 @@ class Table:
         table together. Where more symbols are counted than 2**precision, the rarest share an escape.
         Raises ValueError (nothing counted, negative counts, n or precision out of range), TypeError (no integers).
         """
-        array = np.asarray(counts)
-        if array.dtype.kind not in "iub":
-            raise TypeError(f"counts are integers, not {array.dtype}")
-        if array.ndim != 1:
-            raise ValueError(f"counts have one dimension, not {array.ndim}")
-        if array.size and int(array.min()) < 0:
-            raise ValueError(f"counts are not negative, found {int(array.min())}")
-        whole = np.ascontiguousarray(array, dtype=np.uint64)
+        whole = _integers(counts, "counts")
         return cls(_core.Table.from_counts(whole.ctypes.data, whole.size, 0 if precision is None else precision))
 
     @classmethod
     def from_probs(cls, probs: ArrayLike, precision: int | None = None) -> Table:
-        """The same from probabilities, which need not sum to 1; symbols of probability 0 get no frequency.
+        """Do the same with probabilities, which need not sum to 1; symbols of probability 0 get no frequency.
 
-        probs: [n] floats, finite, not negative. Raises ValueError and TypeError as from_counts does.
+        probs: [n] floats, finite, not negative. precision: as from_counts takes it.
+        Raises ValueError and TypeError as from_counts does.
         """
         array = np.asarray(probs, dtype=np.float64)
         if array.ndim != 1 or not np.isfinite(array).all() or (array.size and array.min() < 0):
@@ -55,12 +60,19 @@ class Table:
 
     @classmethod
     def from_frequencies(cls, frequencies: ArrayLike, precision: int) -> Table:
-        """Take frequencies as they are. Raises ValueError unless they sum to 2**precision."""
-        return cls(_core.Table.from_frequencies([int(f) for f in np.asarray(frequencies)], precision, False))
+        """Take frequencies as they are.
+
+        frequencies: [n] integers, n <= 65536. precision: 12..16. Raises ValueError (they do not sum
+        to 2**precision, n or precision out of range), TypeError (no integers).
+        """
+        whole = _integers(frequencies, "frequencies")
+        if whole.size and int(whole.max()) >> 32:
+            raise ValueError(f"frequencies sum to 2**precision, found one of {int(whole.max())}")
+        return cls(_core.Table.from_frequencies(whole.tolist(), precision, False))
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Table:
-        """Read what to_bytes wrote. Raises FormatError."""
+        """Read what to_bytes wrote, to its last byte. Raises FormatError."""
         return cls(_core.Table.from_bytes(data))
 
     def to_bytes(self) -> bytes:
