@@ -39,9 +39,12 @@ _HOMES = {
     "load_file": "tersor.numpy",
     "save_file": "tersor.numpy",
 }
+_DOORS = ("entropy", "numpy")  # modules that come without an import statement; tersor.torch needs torch and one
 
 
 def __getattr__(name: str) -> Any:
+    if name in _DOORS:
+        return importlib.import_module(f"tersor.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'tersor' has no attribute {name!r}")
     value = getattr(importlib.import_module(_HOMES[name]), name)
@@ -50,7 +53,7 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, *_DOORS})
 
 
 def safe_open(filename: str | os.PathLike[str], framework: str = "np", device: str | int = "cpu") -> TensorReader[Any]:

@@ -48,6 +48,12 @@ def test_public_names():
         _ = tersor.no_such_name
 
 
+def test_doors_open_without_an_import_statement():
+    code = "import tersor; print(tersor.entropy.encode.__module__, tersor.numpy.save_file is tersor.save_file)"
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert output.split() == ["tersor.entropy.rans8", "True"]
+
+
 def test_show_config(capsys):
     config = tersor.show_config("dicts")
     assert config["tersor"] == tersor.__version__
