@@ -110,7 +110,7 @@ namespace tersor::entropy::avx512 {
 struct Alias256 : WordSymbols {
   static constexpr int kMostStep = 2;
   const DecodeTables& t;
-  FromBase rename;
+  Consecutive rename;
   __m512i byte = _mm512_set1_epi16(255);
   __m512i bit6 = _mm512_set1_epi16(64), bit7 = _mm512_set1_epi16(128);
   explicit Alias256(const DecodeTables& tables) : t(tables), rename(tables) {}
@@ -248,7 +248,7 @@ bool decode_rows_avx512(const DecodeTables& tables, DecodeStates& states, int gr
   switch (tables.layout) {
     case Layout::alias32:
       if (tables.named) return decode_groups<Alias32<SymbolOfName>>(tables, states, groups, floor, rows, out);
-      return decode_groups<Alias32<FromBase>>(tables, states, groups, floor, rows, out);
+      return decode_groups<Alias32<Consecutive>>(tables, states, groups, floor, rows, out);
     case Layout::alias256: return decode_groups<Alias256>(tables, states, groups, floor, rows, out);
     case Layout::contiguous: return decode_groups<Contiguous>(tables, states, groups, floor, rows, out);
   }

@@ -35,7 +35,7 @@ namespace tersor::entropy::avx512vbmi {
 struct Alias256 {
   static constexpr int kMostStep = 4;
   const DecodeTables& t;
-  FromBase rename;
+  Consecutive rename;
   __m512i low_byte = _mm512_set1_epi16(255);
   explicit Alias256(const DecodeTables& tables) : t(tables), rename(tables) {}
 
@@ -73,7 +73,7 @@ struct Alias256 {
     }
   }
   template <int kStep>
-  static __attribute__((always_inline)) void store(uint8_t* out, const __m512i* symbol, const FromBase&) {
+  static __attribute__((always_inline)) void store(uint8_t* out, const __m512i* symbol, const Consecutive&) {
     const __m512i order = _mm512_set_epi64(7, 5, 3, 1, 6, 4, 2, 0);
 #pragma GCC unroll 4
     for (int j = 0; j < kStep; j += 2) {
@@ -96,7 +96,7 @@ bool decode_rows_avx512vbmi(const DecodeTables& tables, DecodeStates& states, in
   switch (tables.layout) {
     case Layout::alias32:
       if (tables.named) return decode_groups<Alias32<SymbolOfName>>(tables, states, groups, floor, rows, out);
-      return decode_groups<Alias32<FromBase>>(tables, states, groups, floor, rows, out);
+      return decode_groups<Alias32<Consecutive>>(tables, states, groups, floor, rows, out);
     case Layout::alias256: return decode_groups<Alias256>(tables, states, groups, floor, rows, out);
     case Layout::contiguous: return decode_groups<Contiguous>(tables, states, groups, floor, rows, out);
   }

@@ -38,9 +38,9 @@ struct WordSymbols {
 };
 
 // What a table's names stand for: symbols in a row, the names themselves (base 0), or (SymbolOfName) any.
-struct FromBase {
+struct Consecutive {
   __m512i base;
-  explicit FromBase(const DecodeTables& t) : base(_mm512_set1_epi8(char(t.base))) {}
+  explicit Consecutive(const DecodeTables& t) : base(_mm512_set1_epi8(char(t.base))) {}
   __attribute__((always_inline)) __m512i operator()(__m512i bytes) const { return _mm512_add_epi8(bytes, base); }
 };
 
@@ -77,7 +77,7 @@ struct Alias32 : WordSymbols {
 };
 
 struct Contiguous : WordSymbols {
-  FromBase rename;
+  Consecutive rename;
   __m512i bucket_low, bucket_high, start, frequency;
   __m512i low5 = _mm512_set1_epi16(31), low15 = _mm512_set1_epi16(0x7fff), minus_one = _mm512_set1_epi16(-1);
   explicit Contiguous(const DecodeTables& t)
