@@ -47,7 +47,7 @@ void check_entries(Origin origin, std::span<const Entry> entries, Code code) {
                  plain, " of plain bytes among them");
 }
 
-class ByteWriter {
+class IndexWriter {
  public:
   template <class T>
   void put(T value) {
@@ -68,7 +68,7 @@ class ByteWriter {
   std::vector<uint8_t> bytes_;
 };
 
-void put_entry(ByteWriter& out, const Entry& entry) {
+void put_entry(IndexWriter& out, const Entry& entry) {
   out.text(entry.name, kMostNameBytes, "a tensor's name");
   out.put(uint8_t(entry.kind));
   out.put(uint8_t(entry.kind == Kind::tensor ? uint8_t(entry.dtype) : 0));
@@ -219,7 +219,7 @@ std::vector<uint8_t> index_bytes(const Index& index) {
   TERSOR_REQUIRE(index.metadata.size() <= kMostMetadata, Code::bad_call, "a file holds at most ", kMostMetadata,
                  " metadata pairs, not ", index.metadata.size());
   check_entries(index.origin, index.entries, Code::bad_call);
-  ByteWriter out;
+  IndexWriter out;
   out.put(uint32_t(index.origin));
   out.put(uint32_t(index.entries.size()));
   out.put(uint32_t(index.metadata.size()));
