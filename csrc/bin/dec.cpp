@@ -5,11 +5,12 @@ namespace {
 
 constexpr tersor::bin::Door kDoor = {
     "tersor-dec",
-    "usage: tersor-dec [-T threads] [-f] IN OUT\n"
-    "       tersor-dec [-T threads] --verify IN\n"
+    "usage: tersor-dec [-T threads] [-f] [--base B]... IN OUT\n"
+    "       tersor-dec [-T threads] [--base B]... --verify IN\n"
     "Restores OUT from IN, a .tsr; - is standard input or output. --verify checks every chunk and every hash.\n"
     "  -T threads  default: all that this process may use\n"
     "  -f          overwrite OUT\n"
+    "  --base B    what IN is coded against: a .safetensors, a .tsr, a folder of them\n"
     "  -h -V       this help, the version\n"
     "Exit codes: 0 done, 1 data or environment, 2 usage, 130 interrupted.\n",
     false, true};

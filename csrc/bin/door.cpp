@@ -67,6 +67,9 @@ Arguments parse(const Door& door, int argc, char** argv) {
       arguments.verify = true;
     } else if (word == "-f") {
       arguments.options.force = true;
+    } else if (word == "--base") {
+      if (++i == argc) throw Usage{"--base needs a .safetensors, a .tsr or a folder of them"};
+      arguments.options.bases.push_back(argv[i]);
     } else if (word == "-T") {
       if (++i == argc) throw Usage{"-T needs a number of threads"};
       arguments.options.threads = threads_of(argv[i]);

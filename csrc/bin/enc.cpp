@@ -5,11 +5,12 @@ namespace {
 
 constexpr tersor::bin::Door kDoor = {
     "tersor-enc",
-    "usage: tersor-enc [-1..-9] [-T threads] [-f] IN OUT\n"
+    "usage: tersor-enc [-1..-9] [-T threads] [-f] [--base B]... IN OUT\n"
     "Compresses IN (a .safetensors or any other file) to OUT, a .tsr; - is standard input or output.\n"
     "  -1..-9      faster..smaller, default -4\n"
     "  -T threads  default: all that this process may use\n"
     "  -f          overwrite OUT\n"
+    "  --base B    code tensors against those of B: a .safetensors, a .tsr, a folder of them; OUT needs B again\n"
     "  -h -V       this help, the version\n"
     "Exit codes: 0 done, 1 data or environment, 2 usage, 130 interrupted.\n",
     true, false};

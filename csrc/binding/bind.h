@@ -3,7 +3,12 @@
 #pragma once
 #include <nanobind/nanobind.h>
 
+#include <string>
+#include <vector>
+
 namespace tersor::binding {
+
+std::vector<std::string> paths_of(const std::vector<nanobind::bytes>& names);  // as the core takes them
 
 void bind_errors(nanobind::module_& m);       // tersor::Error -> Python's exceptions; first, the others raise
 void bind_process(nanobind::module_& m);      // version, ISA level, threads, what was built in

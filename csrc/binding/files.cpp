@@ -81,23 +81,24 @@ std::vector<TensorView> views_of(const std::vector<Row>& rows) {
   return views;
 }
 
-Summary compress_file(const nb::bytes& source, const nb::bytes& target, int level, int threads, bool force,
-                      nb::object progress) {
+Summary compress_file(const nb::bytes& source, const nb::bytes& target, const std::vector<nb::bytes>& bases, int level,
+                      int threads, bool force, nb::object progress) {
   const std::string in = text_of_path(source), out = text_of_path(target);
-  return with_progress(std::move(progress), {.level = level, .threads = threads, .force = force},
+  return with_progress(std::move(progress),
+                       {.level = level, .threads = threads, .force = force, .bases = paths_of(bases)},
                        [&](const Options& options) { return checkpoint::compress_file(in, out, options); });
 }
 
-Summary decompress_file(const nb::bytes& source, const nb::bytes& target, int threads, bool force,
-                        nb::object progress) {
+Summary decompress_file(const nb::bytes& source, const nb::bytes& target, const std::vector<nb::bytes>& bases,
+                        int threads, bool force, nb::object progress) {
   const std::string in = text_of_path(source), out = text_of_path(target);
-  return with_progress(std::move(progress), {.threads = threads, .force = force},
+  return with_progress(std::move(progress), {.threads = threads, .force = force, .bases = paths_of(bases)},
                        [&](const Options& options) { return checkpoint::decompress_file(in, out, options); });
 }
 
-Summary verify_file(const nb::bytes& source, int threads, nb::object progress) {
+Summary verify_file(const nb::bytes& source, const std::vector<nb::bytes>& bases, int threads, nb::object progress) {
   const std::string in = text_of_path(source);
-  return with_progress(std::move(progress), {.threads = threads},
+  return with_progress(std::move(progress), {.threads = threads, .bases = paths_of(bases)},
                        [&](const Options& options) { return checkpoint::verify_file(in, options); });
 }
 
@@ -106,11 +107,11 @@ nb::bytes restored_name(const nb::bytes& source) {
   return nb::bytes(name.data(), name.size());
 }
 
-void save_file(const nb::bytes& target, const std::vector<Row>& rows, const Metadata& metadata, int level,
-               int threads) {
+void save_file(const nb::bytes& target, const std::vector<Row>& rows, const Metadata& metadata,
+               const std::vector<nb::bytes>& bases, int level, int threads) {
   const std::string out = text_of_path(target);
   const auto views = views_of(rows);
-  with_progress(nb::none(), {.level = level, .threads = threads, .force = true},
+  with_progress(nb::none(), {.level = level, .threads = threads, .force = true, .bases = paths_of(bases)},
                 [&](const Options& options) { return checkpoint::save_tensors(out, views, metadata, options); });
 }
 
@@ -125,10 +126,11 @@ size_t room_for(std::span<const TensorView> views) {
   return bytes;
 }
 
-nb::bytes save(const std::vector<Row>& rows, const Metadata& metadata, int level, int threads) {
+nb::bytes save(const std::vector<Row>& rows, const Metadata& metadata, const std::vector<nb::bytes>& bases, int level,
+               int threads) {
   const auto views = views_of(rows);
   BytesSink sink(room_for(views));
-  with_progress(nb::none(), {.level = level, .threads = threads},
+  with_progress(nb::none(), {.level = level, .threads = threads, .bases = paths_of(bases)},
                 [&](const Options& options) { return checkpoint::save_tensors(sink, views, metadata, options); });
   return sink.take();
 }
@@ -144,6 +146,12 @@ nb::bytes compress_array(const std::string& dtype, const std::vector<uint64_t>& 
 
 }  // namespace
 
+std::vector<std::string> paths_of(const std::vector<nb::bytes>& names) {
+  std::vector<std::string> paths;
+  for (const nb::bytes& name : names) paths.push_back(text_of_path(name));
+  return paths;
+}
+
 void bind_files(nb::module_& m) {
   m.attr("CHUNK_BYTES") = lossless::kChunkBytes;
   m.attr("DEFAULT_LEVEL") = lossless::kDefaultLevel;
@@ -152,14 +160,14 @@ void bind_files(nb::module_& m) {
       .def_ro("stored_bytes", &Summary::stored_bytes)
       .def_prop_ro("hash", [](const Summary& s) { return s.hash.hex(); })
       .def_ro("origin", &Summary::origin);
-  const nb::arg source("source"), target("target"), tensors("tensors"), metadata("metadata"), level("level"),
-      threads("threads"), force("force");
-  m.def("compress_file", &compress_file, source, target, level, threads, force, nb::arg("progress").none());
-  m.def("decompress_file", &decompress_file, source, target, threads, force, nb::arg("progress").none());
-  m.def("verify_file", &verify_file, source, threads, nb::arg("progress").none());
+  const nb::arg source("source"), target("target"), tensors("tensors"), metadata("metadata"), bases("bases"),
+      level("level"), threads("threads"), force("force");
+  m.def("compress_file", &compress_file, source, target, bases, level, threads, force, nb::arg("progress").none());
+  m.def("decompress_file", &decompress_file, source, target, bases, threads, force, nb::arg("progress").none());
+  m.def("verify_file", &verify_file, source, bases, threads, nb::arg("progress").none());
   m.def("restored_name", &restored_name, source);
-  m.def("save_file", &save_file, target, tensors, metadata, level, threads);
-  m.def("save", &save, tensors, metadata, level, threads);
+  m.def("save_file", &save_file, target, tensors, metadata, bases, level, threads);
+  m.def("save", &save, tensors, metadata, bases, level, threads);
   m.def("compress_array", &compress_array, nb::arg("dtype"), nb::arg("shape"), nb::arg("address"), nb::arg("nbytes"),
         level, threads);
 }

@@ -1,6 +1,7 @@
 // .tsr containers open for reading: from a file, mapped, or from any buffer.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/map.h>
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/string_view.h>
 #include <nanobind/stl/tuple.h>
@@ -8,6 +9,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <optional>
 #include <tuple>
 #include <utility>
 #include <vector>
@@ -99,30 +101,54 @@ void bind_tensor_file(nb::module_& m) {
       .def_prop_ro("nbytes", [](const E& e) { return e.entry().raw_bytes; })
       .def_prop_ro("stored", [](const E& e) { return e.file.stored_bytes(e.index); })
       .def_prop_ro("codec", [](const E& e) { return container::codec_name(e.entry().codec); })
+      .def_prop_ro("base",
+                   [](const E& e) -> std::optional<std::string> {
+                     const Entry& own = e.entry();
+                     const Entry& entry = own.same_as ? e.file.entries()[*own.same_as] : own;
+                     if (entry.codec != uint8_t(container::Codec::difference)) return std::nullopt;
+                     return e.file.bases()[entry.base].hex();
+                   })
       .def_prop_ro("hash", [](const E& e) { return e.entry().hash.hex(); });
 
   using F = PythonFile;
   nb::class_<F>(m, "TensorFile", "A .tsr container, mapped or in memory; immutable.")
       .def_static(
           "open",
+          [](const nb::bytes& path, const std::vector<nb::bytes>& bases) {
+            const std::string text(path.c_str(), path.size());
+            const auto names = paths_of(bases);
+            const nb::gil_scoped_release released;
+            return F{nullptr, TensorFile::open(text, names)};
+          },
+          nb::arg("path"), nb::arg("bases"))
+      .def_static(
+          "list",
           [](const nb::bytes& path) {
             const std::string text(path.c_str(), path.size());
             const nb::gil_scoped_release released;
-            return F{nullptr, TensorFile::open(text)};
+            return F{nullptr, TensorFile::list(text)};
           },
           nb::arg("path"))
       .def_static(
           "view",
-          [](nb::object data) {
+          [](nb::object data, const std::vector<nb::bytes>& bases) {
             auto buffer = std::make_unique<Buffer>(data);
+            const auto names = paths_of(bases);
             const nb::gil_scoped_release released;
-            auto file = TensorFile::view(buffer->bytes());
+            auto file = TensorFile::view(buffer->bytes(), names);
             return F{std::move(buffer), std::move(file)};
           },
-          nb::arg("data"), nb::sig("def view(data: typing_extensions.Buffer) -> TensorFile"))
+          nb::arg("data"), nb::arg("bases"),
+          nb::sig("def view(data: typing_extensions.Buffer, bases: collections.abc.Sequence[bytes]) -> TensorFile"))
       .def_prop_ro("entries", &entries_of, nb::sig("def entries(self) -> list[Entry]"))
       .def_prop_ro("metadata", [](const F& f) { return f.file.metadata(); })
       .def_prop_ro("hash", [](const F& f) { return f.file.hash().hex(); })
+      .def_prop_ro("bases",
+                   [](const F& f) {
+                     std::vector<std::string> hashes;
+                     for (const Hash128& hash : f.file.bases()) hashes.push_back(hash.hex());
+                     return hashes;
+                   })
       .def_prop_ro("version", [](const F& f) { return f.file.version(); })
       .def_prop_ro("origin", [](const F& f) { return f.file.origin(); })
       .def("read", &read, nb::arg("jobs"), nb::arg("threads"),

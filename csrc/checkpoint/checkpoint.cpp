@@ -2,6 +2,7 @@
 
 #include "checkpoint/files.h"
 #include "checkpoint/pack.h"
+#include "checkpoint/references.h"
 #include "checkpoint/safetensors.h"
 #include "core/error.h"
 
@@ -60,8 +61,9 @@ Summary compress_file(const std::string& in, const std::string& out, const Optio
   const std::vector<Source> sources =
       file ? sources_of(*file, input.bytes()) : std::vector<Source>{{"", Kind::bytes, DType::U8, {}, input.bytes()}};
   if (!file) input.expect_sequential();
+  const References bases = References::open(options.bases, options.threads, pace);
   const Summary summary = pack(output, output.blocks(), file ? Origin::safetensors : Origin::file, sources,
-                               file ? file->metadata : Metadata{}, options, pace);
+                               file ? file->metadata : Metadata{}, bases, options, pace);
   pace.ask();
   output.commit();
   return summary;
@@ -72,7 +74,8 @@ Summary save_tensors(const std::string& out, std::span<const TensorView> tensors
   const auto sources = sources_of(tensors);
   Pace pace(options.progress, raw_sum(sources));
   OutputFile output(out, nullptr, options, pace);
-  const Summary summary = pack(output, output.blocks(), Origin::tensors, sources, metadata, options, pace);
+  const Summary summary = pack(output, output.blocks(), Origin::tensors, sources, metadata,
+                               References::open(options.bases, options.threads, pace), options, pace);
   pace.ask();
   output.commit();
   return summary;
@@ -82,14 +85,15 @@ Summary save_tensors(container::Sink& sink, std::span<const TensorView> tensors,
                      const Options& options) {
   const auto sources = sources_of(tensors);
   Pace pace(options.progress, raw_sum(sources));
-  return pack(sink, false, Origin::tensors, sources, metadata, options, pace);
+  return pack(sink, false, Origin::tensors, sources, metadata, References::open(options.bases, options.threads, pace),
+              options, pace);
 }
 
 Summary compress_array(container::Sink& sink, const TensorView& array, const Options& options) {
   TERSOR_REQUIRE(array.name.empty(), Code::bad_call, "an array has no name, \"", array.name, "\" was given");
   const Source source = checked_source(array);
   Pace pace(options.progress, source.data.size());
-  return pack(sink, false, Origin::array, {&source, 1}, {}, options, pace);
+  return pack(sink, false, Origin::array, {&source, 1}, {}, References(), options, pace);
 }
 
 std::vector<uint8_t> save_tensors(std::span<const TensorView> tensors, const Metadata& metadata,

@@ -26,9 +26,10 @@ struct Progress {
 
 struct Options {
   int level = lossless::kDefaultLevel;
-  int threads = 0;        // 0: num_threads()
-  bool force = false;     // overwrite what stands under the output's name; write binary to a terminal
-  bool keep_mode = true;  // the output gets the input's permission bits
+  int threads = 0;                 // 0: num_threads()
+  bool force = false;              // overwrite what stands under the output's name; write binary to a terminal
+  bool keep_mode = true;           // the output gets the input's permission bits
+  std::vector<std::string> bases;  // what tensors are coded against: .safetensors, folders of them, .tsr
   Progress* progress = nullptr;
 };
 
@@ -66,11 +67,17 @@ Summary compress_array(container::Sink& sink, const TensorView& array, const Opt
 // An open .tsr. Immutable after construction: any number of threads may read.
 class TensorFile {
  public:
-  static TensorFile open(const std::string& path);         // mapped
-  static TensorFile view(std::span<const uint8_t> bytes);  // the caller keeps the bytes alive
+  // bases: as in Options; raises bad_data where one that the file needs is missing.
+  static TensorFile open(const std::string& path, std::span<const std::string> bases = {});  // mapped
+  static TensorFile view(std::span<const uint8_t> bytes,
+                         std::span<const std::string> bases = {});  // the caller keeps the bytes alive
+
+  // Without bases: to look at entries. Reading one that needs a base raises bad_data.
+  static TensorFile list(const std::string& path);
 
   const std::vector<Entry>& entries() const noexcept;
   const Metadata& metadata() const noexcept;
+  const std::vector<Hash128>& bases() const noexcept;  // contents that tensors are coded against
   Hash128 hash() const noexcept;
   int version() const noexcept;
   std::string origin() const;

@@ -2,16 +2,22 @@
 
 #include <cstring>
 
+#include "core/arena.h"
 #include "core/error.h"
 #include "lossless/chunk.h"
+#include "lossless/difference.h"
 
 namespace tersor::checkpoint {
 namespace {
 
-void decode_lossless(const container::Entry& entry, size_t chunk, std::span<const uint8_t> coded,
-                     std::span<uint8_t> raw) {
+using container::Codec;
+using container::Entry;
+
+// What a codec finds wrong is said of the tensor and the chunk.
+template <class F>
+void naming_chunk(const Entry& entry, size_t chunk, const F& decode) {
   try {
-    lossless::decode_chunk(coded, raw);
+    decode();
   } catch (const Error& error) {
     if (error.code() != Code::bad_data) throw;
     fail(Code::bad_data, entry.title(), ": chunk ", chunk, ": ", error.what());
@@ -20,26 +26,53 @@ void decode_lossless(const container::Entry& entry, size_t chunk, std::span<cons
 
 }  // namespace
 
-void decode_piece(const container::Reader& reader, size_t entry, size_t chunk, std::span<uint8_t> raw) {
-  const container::Entry& stored = reader.stored_entry(entry);
-  const auto coded = reader.chunk(stored, chunk);
-  switch (container::Codec(stored.codec)) {
-    case container::Codec::stored:
+PieceDecoder::PieceDecoder(const container::Reader& reader, const References& bases, bool partly)
+    : reader_(reader), bases_(bases) {
+  const auto& index = reader.index();
+  if (partly || index.bases.empty()) return;
+  links_.resize(index.entries.size());
+  for (size_t i = 0; i < links_.size(); ++i) {
+    const Entry& entry = index.entries[i];
+    if (entry.codec == uint8_t(Codec::difference) && !entry.same_as) links_[i] = linked(entry);
+  }
+}
+
+PieceDecoder::Link PieceDecoder::linked(const Entry& entry) const {
+  const size_t base = bases_.with_hash(reader_.index().bases[entry.base]);
+  const auto tensor = bases_.find(base, entry);
+  TERSOR_REQUIRE(tensor, Code::bad_data, entry.title(), " is coded against base ", bases_.hash(base).hex(),
+                 ", which has no tensor of that name, dtype and size");
+  return {base, *tensor};
+}
+
+void PieceDecoder::piece(size_t entry, size_t chunk, std::span<uint8_t> raw) const {
+  const auto& asked = reader_.index().entries[entry];
+  const size_t number = asked.same_as ? *asked.same_as : entry;
+  const Entry& stored = reader_.index().entries[number];
+  const auto coded = reader_.chunk(stored, chunk);
+  switch (Codec(stored.codec)) {
+    case Codec::stored:
       TERSOR_REQUIRE(coded.size() == raw.size(), Code::bad_data, stored.title(), ": chunk ", chunk, " holds ",
                      coded.size(), " bytes, ", raw.size(), " are needed");
       std::memcpy(raw.data(), coded.data(), raw.size());
       return;
-    case container::Codec::lossless: decode_lossless(stored, chunk, coded, raw); return;
+    case Codec::lossless: return naming_chunk(stored, chunk, [&] { lossless::decode_chunk(coded, raw); });
+    case Codec::difference: {
+      ScratchFrame frame;
+      const Link link = links_.empty() ? linked(stored) : *links_[number];
+      const auto base = bases_.chunk(link.base, link.tensor, chunk, frame);
+      return naming_chunk(stored, chunk, [&] { lossless::decode_difference(coded, base, raw); });
+    }
   }
   fail(Code::bad_data, stored.title(), " is coded with ", container::codec_name(stored.codec),
        ", which tersor " TERSOR_VERSION " does not know");
 }
 
-void decode_job(const container::Reader& reader, const Batch& batch, const Job& job, std::span<uint8_t> raw) {
+void PieceDecoder::job(const Batch& batch, const Job& job, std::span<uint8_t> raw) const {
   for (size_t i = job.first; i < job.first + job.count; ++i) {
-    const Piece& piece = batch.pieces[i];
-    decode_piece(reader, piece.entry, piece.chunk, raw.first(piece.raw_bytes));
-    raw = raw.subspan(piece.raw_bytes);
+    const Piece& part = batch.pieces[i];
+    piece(part.entry, part.chunk, raw.first(part.raw_bytes));
+    raw = raw.subspan(part.raw_bytes);
   }
 }
 

@@ -8,11 +8,15 @@
 #include "core/crc32c.h"
 #include "core/error.h"
 #include "core/pool.h"
+#include "lossless/difference.h"
 
 namespace tersor::checkpoint {
 namespace {
 
 static_assert(container::kChunkRawBytes == lossless::kChunkBytes);
+
+// Of what is subtracted: complex numbers are pairs.
+size_t width_of(DType dtype) noexcept { return dtype == DType::C64 ? 4 : dtype_bytes(dtype); }
 
 struct CodedBatch : Batch {
   struct Coded {
@@ -31,7 +35,7 @@ struct CodedBatch : Batch {
     size_t needed = 0;
     for (const Job& job : jobs) {
       offsets.push_back(needed);
-      for (size_t i = 0; i < job.count; ++i) needed += lossless::chunk_bound(pieces[job.first + i].raw_bytes);
+      for (size_t i = 0; i < job.count; ++i) needed += lossless::difference_bound(pieces[job.first + i].raw_bytes);
     }
     const auto room = jobs.size() == 1 ? writer.room(needed) : std::span<uint8_t>();
     if (in_place) buffer = {};
@@ -48,8 +52,16 @@ struct CodedBatch : Batch {
 class Packer {
  public:
   Packer(container::Sink& sink, bool sink_blocks, container::Index& index, std::span<const Source> sources,
-         const Options& options, Pace& pace)
-      : writer_(sink), sink_blocks_(sink_blocks), index_(index), sources_(sources), options_(options), pace_(pace) {}
+         const References& bases, const Options& options, Pace& pace)
+      : writer_(sink),
+        sink_blocks_(sink_blocks),
+        index_(index),
+        sources_(sources),
+        bases_(bases),
+        options_(options),
+        pace_(pace) {
+    link_to_bases();
+  }
 
   uint64_t run(std::vector<uint8_t>& hashed) {
     Batches batches(index_.entries, false, options_.threads);
@@ -90,6 +102,33 @@ class Packer {
   }
 
  private:
+  struct Link {
+    size_t base;
+    References::Tensor tensor;
+  };
+
+  void link_to_bases() {
+    links_.resize(index_.entries.size());
+    std::vector<size_t> used;
+    for (size_t i = 0; i < links_.size(); ++i) {
+      Entry& entry = index_.entries[i];
+      if (entry.same_as) {
+        entry.codec = index_.entries[*entry.same_as].codec;
+        continue;
+      }
+      for (size_t base = 0; base < bases_.size() && entry.raw_bytes > 0; ++base) {
+        const auto tensor = bases_.find(base, entry);
+        if (!tensor) continue;
+        links_[i] = {base, *tensor};
+        entry.codec = uint8_t(container::Codec::difference);
+        const auto at = std::find(used.begin(), used.end(), base);
+        entry.base = uint8_t(at - used.begin());
+        if (at == used.end()) used.push_back(base), index_.bases.push_back(bases_.hash(base));
+        break;
+      }
+    }
+  }
+
   // The bytes of a tensor of several chunks that this batch holds: hashed front to back by one thread at a time.
   struct HashRun {
     size_t entry;
@@ -137,8 +176,16 @@ class Packer {
       const auto raw = source.data.subspan(piece.chunk * lossless::kChunkBytes, piece.raw_bytes);
       const auto element =
           source.kind == container::Kind::tensor ? lossless::element_of(source.dtype) : lossless::Element::bytes;
-      const size_t stored =
-          lossless::encode_chunk(element, raw, options_.level, {at, lossless::chunk_bound(raw.size())});
+      size_t stored;
+      if (index_.entries[piece.entry].codec == uint8_t(container::Codec::difference)) {
+        ScratchFrame frame;
+        const Link& link = links_[piece.entry];
+        stored = lossless::encode_difference(element, width_of(source.dtype), raw,
+                                             bases_.chunk(link.base, link.tensor, piece.chunk, frame), options_.level,
+                                             {at, lossless::difference_bound(raw.size())});
+      } else {
+        stored = lossless::encode_chunk(element, raw, options_.level, {at, lossless::chunk_bound(raw.size())});
+      }
       batch.coded[i] = {uint32_t(stored), crc32c({at, stored})};
       if (raw.size() == source.data.size() && !hashed[piece.entry]) index_.entries[piece.entry].hash = hash128(raw);
       at += stored;
@@ -159,6 +206,8 @@ class Packer {
   const bool sink_blocks_;
   container::Index& index_;
   const std::span<const Source> sources_;
+  const References& bases_;
+  std::vector<Link> links_;  // of every entry; said of differences alone
   const Options& options_;
   Pace& pace_;
   HashStream unfinished_, unfinished_next_;
@@ -167,7 +216,7 @@ class Packer {
 }  // namespace
 
 Summary pack(container::Sink& sink, bool sink_blocks, container::Origin origin, std::span<const Source> sources,
-             const Metadata& metadata, const Options& options, Pace& pace) {
+             const Metadata& metadata, const References& bases, const Options& options, Pace& pace) {
   TERSOR_REQUIRE(options.level >= lossless::kLeastLevel && options.level <= lossless::kMostLevel, Code::bad_call,
                  "the level is in ", lossless::kLeastLevel, "..", lossless::kMostLevel, ", not ", options.level);
   container::Index index;
@@ -188,7 +237,7 @@ Summary pack(container::Sink& sink, bool sink_blocks, container::Origin origin, 
   container::index_bytes(index);  // what the format does not allow is refused before the work
   std::vector<uint8_t> hashed(sources.size(), false);
   find_ties(sources, index.entries, hashed, options.threads, pace);
-  summary.stored_bytes = Packer(sink, sink_blocks, index, sources, options, pace).run(hashed);
+  summary.stored_bytes = Packer(sink, sink_blocks, index, sources, bases, options, pace).run(hashed);
   summary.hash = index.hash;
   return summary;
 }

@@ -6,6 +6,7 @@
 
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/pace.h"
+#include "checkpoint/references.h"
 #include "container/writer.h"
 
 namespace tersor::checkpoint {
@@ -18,9 +19,10 @@ struct Source {
   std::span<const uint8_t> data;
 };
 
+// bases: a tensor is coded against the first that has one of its name, dtype and size.
 // sink_blocks: the sink may wait for a reader, so only the calling thread writes to it.
 Summary pack(container::Sink& sink, bool sink_blocks, container::Origin origin, std::span<const Source> sources,
-             const Metadata& metadata, const Options& options, Pace& pace);
+             const Metadata& metadata, const References& bases, const Options& options, Pace& pace);
 
 // Sets same_as where two tensors are equal, and the hash of every tensor whose bytes had to be hashed for that.
 // hashed[i]: whether entries[i].hash is set.

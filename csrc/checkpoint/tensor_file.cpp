@@ -13,10 +13,14 @@
 namespace tersor::checkpoint {
 
 struct TensorFile::State {
-  explicit State(std::span<const uint8_t> bytes) : reader(bytes) {}
-  explicit State(InputFile&& input) : mapped(std::move(input)), reader(mapped->bytes()) {}
+  State(std::span<const uint8_t> bytes, References&& given)
+      : reader(bytes), bases(std::move(given)), decoder(reader, bases) {}
+  State(InputFile&& input, References&& given, bool partly = false)
+      : mapped(std::move(input)), reader(mapped->bytes()), bases(std::move(given)), decoder(reader, bases, partly) {}
   std::optional<InputFile> mapped;
   container::Reader reader;
+  References bases;
+  PieceDecoder decoder;
 };
 
 namespace {
@@ -29,28 +33,40 @@ struct Part {
   std::span<uint8_t> out;
 };
 
-void read_part(const container::Reader& reader, const Part& part) {
+void read_part(const PieceDecoder& decoder, const Part& part) {
   if (part.out.size() == part.chunk_raw_bytes) {
-    decode_piece(reader, part.entry, part.chunk, part.out);
+    decoder.piece(part.entry, part.chunk, part.out);
     return;
   }
   ScratchFrame frame;
   const auto raw = frame.bytes(part.chunk_raw_bytes);
-  decode_piece(reader, part.entry, part.chunk, raw);
+  decoder.piece(part.entry, part.chunk, raw);
   std::memcpy(part.out.data(), raw.data() + part.skip, part.out.size());
 }
 
 }  // namespace
 
-TensorFile TensorFile::open(const std::string& path) {
+TensorFile TensorFile::open(const std::string& path, std::span<const std::string> bases) {
   Pace pace(nullptr, 0);
-  return naming(path, [&] { return TensorFile(std::make_shared<const State>(InputFile::open(path, pace))); });
+  auto given = References::open(bases, 0, pace);
+  return naming(
+      path, [&] { return TensorFile(std::make_shared<const State>(InputFile::open(path, pace), std::move(given))); });
 }
 
-TensorFile TensorFile::view(std::span<const uint8_t> bytes) { return TensorFile(std::make_shared<const State>(bytes)); }
+TensorFile TensorFile::list(const std::string& path) {
+  Pace pace(nullptr, 0);
+  return naming(
+      path, [&] { return TensorFile(std::make_shared<const State>(InputFile::open(path, pace), References(), true)); });
+}
+
+TensorFile TensorFile::view(std::span<const uint8_t> bytes, std::span<const std::string> bases) {
+  Pace pace(nullptr, 0);
+  return TensorFile(std::make_shared<const State>(bytes, References::open(bases, 0, pace)));
+}
 
 const std::vector<Entry>& TensorFile::entries() const noexcept { return state_->reader.index().entries; }
 const Metadata& TensorFile::metadata() const noexcept { return state_->reader.index().metadata; }
+const std::vector<Hash128>& TensorFile::bases() const noexcept { return state_->reader.index().bases; }
 Hash128 TensorFile::hash() const noexcept { return state_->reader.index().hash; }
 int TensorFile::version() const noexcept { return state_->reader.version(); }
 std::string TensorFile::origin() const { return std::string(container::origin_name(state_->reader.index().origin)); }
@@ -95,7 +111,7 @@ void TensorFile::read_all(std::span<const Request> requests, int threads) const 
   }();
   const size_t grain = std::clamp<size_t>(lossless::kChunkBytes / 4 / average, 1, 1024);
   parallel_for(parts.size(), grain, threads, [&](size_t first, size_t last) {
-    for (size_t i = first; i < last; ++i) read_part(state_->reader, parts[i]);
+    for (size_t i = first; i < last; ++i) read_part(state_->decoder, parts[i]);
   });
 }
 

@@ -33,8 +33,8 @@ Summary summary_of(const Reader& reader, uint64_t raw_bytes) {
 }
 
 // Every thread writes what it has decoded: the file system sorts it out.
-void decode_anywhere(const Reader& reader, OutputFile& output, uint64_t offset, int threads, Pace& pace) {
-  Batches batches(reader.index().entries, true, threads);
+void decode_anywhere(const PieceDecoder& decoder, OutputFile& output, uint64_t offset, int threads, Pace& pace) {
+  Batches batches(decoder.reader().index().entries, true, threads);
   Batch batch;
   std::vector<uint64_t> offsets;
   while (batches.next(batch)) {
@@ -47,7 +47,7 @@ void decode_anywhere(const Reader& reader, OutputFile& output, uint64_t offset, 
       for (size_t i = begin; i < end; ++i) {
         ScratchFrame frame;
         const auto raw = frame.bytes(batch.jobs[i].raw_bytes);
-        decode_job(reader, batch, batch.jobs[i], raw);
+        decoder.job(batch, batch.jobs[i], raw);
         output.write_at(offsets[i], raw);
         pace.add(raw.size());
       }
@@ -73,14 +73,14 @@ struct DecodedBatch : Batch {
   std::span<uint8_t> of(size_t job) { return {buffer.get() + offsets[job], jobs[job].raw_bytes}; }
 };
 
-void decode_in_order(const Reader& reader, container::Sink& sink, int threads, Pace& pace) {
-  Batches batches(reader.index().entries, true, threads);
+void decode_in_order(const PieceDecoder& decoder, container::Sink& sink, int threads, Pace& pace) {
+  Batches batches(decoder.reader().index().entries, true, threads);
   DecodedBatch batch;
   while (batches.next(batch)) {
     batch.make_room();
     parallel_for(batch.jobs.size(), 1, threads, [&](size_t begin, size_t end) {
       for (size_t i = begin; i < end; ++i) {
-        decode_job(reader, batch, batch.jobs[i], batch.of(i));
+        decoder.job(batch, batch.jobs[i], batch.of(i));
         pace.add(batch.jobs[i].raw_bytes);
       }
     });
@@ -92,7 +92,8 @@ void decode_in_order(const Reader& reader, container::Sink& sink, int threads, P
 // decoding, so that no thread waits for another.
 class Verifier {
  public:
-  Verifier(const Reader& reader, int threads, Pace& pace) : reader_(reader), threads_(threads), pace_(pace) {}
+  Verifier(const PieceDecoder& decoder, int threads, Pace& pace)
+      : decoder_(decoder), reader_(decoder.reader()), threads_(threads), pace_(pace) {}
 
   void run() {
     const auto& entries = reader_.index().entries;
@@ -128,7 +129,7 @@ class Verifier {
   void decode(DecodedBatch& batch, size_t number) const {
     const Job& job = batch.jobs[number];
     auto raw = batch.of(number);
-    decode_job(reader_, batch, job, raw);
+    decoder_.job(batch, job, raw);
     for (size_t i = job.first; i < job.first + job.count; ++i) {
       const Piece& piece = batch.pieces[i];
       const Entry& entry = reader_.index().entries[piece.entry];
@@ -151,6 +152,7 @@ class Verifier {
     }
   }
 
+  const PieceDecoder& decoder_;
   const Reader& reader_;
   const int threads_;
   Pace& pace_;
@@ -158,16 +160,16 @@ class Verifier {
 };
 
 // The header that travels as bytes must describe the tensors that travel beside it.
-void check_header(const Reader& reader) {
-  const auto& index = reader.index();
+void check_header(const PieceDecoder& decoder) {
+  const auto& index = decoder.reader().index();
   if (index.origin != Origin::safetensors) return;
   const Entry& header = index.entries[0];
   TERSOR_REQUIRE(header.raw_bytes <= kMostSafetensorsHeader, Code::bad_data, "the kept .safetensors header has ",
                  header.raw_bytes, " bytes, at most ", kMostSafetensorsHeader, " are allowed");
   std::vector<uint8_t> bytes(size_t(header.raw_bytes));
   for (size_t i = 0; i < header.chunks.size(); ++i) {
-    decode_piece(reader, 0, i,
-                 std::span(bytes).subspan(i * lossless::kChunkBytes, container::chunk_raw_bytes(bytes.size(), i)));
+    decoder.piece(0, i,
+                  std::span(bytes).subspan(i * lossless::kChunkBytes, container::chunk_raw_bytes(bytes.size(), i)));
   }
   const auto file = parse_safetensors(bytes, raw_sum(index));
   bool same = file && file->header_bytes == bytes.size() && file->metadata == index.metadata &&
@@ -191,12 +193,14 @@ Summary decompress_file(const std::string& in, const std::string& out, const Opt
     const auto header = made_header(reader.index());
     const uint64_t raw_bytes = raw_sum(reader.index());
     Pace pace(options.progress, raw_bytes);
+    const References bases = References::open(options.bases, options.threads, pace);
+    const PieceDecoder decoder(reader, bases);
     OutputFile output(out, &input, options, pace);
     output.write(header);
     if (output.seekable())
-      decode_anywhere(reader, output, header.size(), options.threads, pace);
+      decode_anywhere(decoder, output, header.size(), options.threads, pace);
     else
-      decode_in_order(reader, output, options.threads, pace);
+      decode_in_order(decoder, output, options.threads, pace);
     pace.ask();
     output.commit();
     return summary_of(reader, raw_bytes + header.size());
@@ -211,8 +215,10 @@ Summary verify_file(const std::string& in, const Options& options) {
     const Reader reader(input.bytes());
     const uint64_t raw_bytes = raw_sum(reader.index());
     Pace pace(options.progress, raw_bytes);
-    check_header(reader);
-    Verifier(reader, options.threads, pace).run();
+    const References bases = References::open(options.bases, options.threads, pace);
+    const PieceDecoder decoder(reader, bases);
+    check_header(decoder);
+    Verifier(decoder, options.threads, pace).run();
     pace.ask();
     return summary_of(reader, raw_bytes);
   });

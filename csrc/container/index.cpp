@@ -141,14 +141,50 @@ Entry take_entry(ByteReader& in, uint64_t& offset, uint64_t chunks_end) {
   return entry;
 }
 
+constexpr std::string_view kBaseExtension = "base";
+
+bool needs_base(const Entry& entry) { return entry.codec == uint8_t(Codec::difference) && !entry.same_as; }
+
+void put_bases(IndexWriter& out, const Index& index) {
+  TERSOR_REQUIRE(index.bases.size() <= kMostBases, Code::bad_call, "a file has at most ", kMostBases, " bases, not ",
+                 index.bases.size());
+  out.text(kBaseExtension, kMostNameBytes, "an extension's name");
+  out.put(uint8_t(1));
+  const auto links = uint64_t(std::count_if(index.entries.begin(), index.entries.end(), needs_base));
+  out.put(1 + 16 * uint64_t(index.bases.size()) + links);
+  out.put(uint8_t(index.bases.size()));
+  for (const Hash128& hash : index.bases) out.put(hash.bytes());
+  for (const Entry& entry : index.entries)
+    if (needs_base(entry)) out.put(entry.base);
+}
+
+void take_bases(ByteReader in, Index& index) {
+  TERSOR_REQUIRE(index.bases.empty(), Code::bad_data, "index: two extensions are \"", kBaseExtension, "\"");
+  const auto count = in.take<uint8_t>();
+  TERSOR_REQUIRE(count >= 1, Code::bad_data, "index: 0 bases, 1..", kMostBases, " are needed");
+  for (int i = 0; i < count; ++i) index.bases.push_back(Hash128::of_bytes(in.take(16).first<16>()));
+  for (Entry& entry : index.entries) {
+    if (!needs_base(entry)) continue;
+    entry.base = in.take<uint8_t>();
+    TERSOR_REQUIRE(entry.base < count, Code::bad_data, entry.title(), " is coded against base ", int(entry.base),
+                   " of ", int(count));
+  }
+  TERSOR_REQUIRE(in.left() == 0, Code::bad_data, "index: ", in.left(), " bytes too many in \"", kBaseExtension, "\"");
+}
+
 // Extensions are how later writers add what this reader need not, or must, understand.
-void skip_extensions(ByteReader& in) {
+void take_extensions(ByteReader& in, Index& index) {
   const auto count = in.take<uint32_t>();
   for (uint32_t i = 0; i < count; ++i) {
     const std::string name = take_text(in, kMostNameBytes, "index: an extension's name");
     const auto required = in.take<uint8_t>();
     TERSOR_REQUIRE(required <= 1, Code::bad_data, "extension \"", name, "\" has flag ", int(required),
                    ", 0 (optional) or 1 (required) is needed");
+    if (name == kBaseExtension) {
+      TERSOR_REQUIRE(required, Code::bad_data, "extension \"", name, "\" is optional, a required one is needed");
+      take_bases(ByteReader(in.take(in.take<uint64_t>()), "index: bases"), index);
+      continue;
+    }
     TERSOR_REQUIRE(!required, Code::bad_data, "the file requires the extension \"", name,
                    "\", which tersor " TERSOR_VERSION " does not know");
     in.take(in.take<uint64_t>());
@@ -229,7 +265,8 @@ std::vector<uint8_t> index_bytes(const Index& index) {
     out.text(key, kMostNameBytes, "a metadata key");
     out.text(value, UINT32_MAX, "a metadata value");
   }
-  out.put(uint32_t(0));  // extensions
+  out.put(uint32_t(!index.bases.empty()));  // extensions
+  if (!index.bases.empty()) put_bases(out, index);
   return out.take();
 }
 
@@ -261,9 +298,12 @@ Index parse_index(std::span<const uint8_t> bytes, uint64_t chunks_end) {
     std::string value = take_text(in, UINT32_MAX, "index: a metadata value");
     index.metadata.emplace_hint(index.metadata.end(), std::move(key), std::move(value));
   }
-  skip_extensions(in);
+  take_extensions(in, index);
   TERSOR_REQUIRE(in.left() == 0, Code::bad_data, "index: ", in.left(), " bytes too many");
   check_entries(index.origin, index.entries, Code::bad_data);
+  for (const Entry& entry : index.entries)
+    TERSOR_REQUIRE(!needs_base(entry) || !index.bases.empty(), Code::bad_data, entry.title(),
+                   " is a difference, and the index names no base");
   return index;
 }
 

@@ -19,6 +19,7 @@ inline constexpr uint64_t kMostStoredBytes = uint64_t(1) << 21;
 inline constexpr uint64_t kMostNameBytes = uint64_t(1) << 16;  // of a tensor, a metadata key, an extension
 inline constexpr uint64_t kMostEntries = uint64_t(1) << 24;
 inline constexpr uint64_t kMostMetadata = uint64_t(1) << 24;
+inline constexpr size_t kMostBases = 255;
 
 // Numbers are on disk.
 enum class Origin : uint8_t { safetensors = 1, tensors = 2, file = 3, array = 4 };
@@ -46,6 +47,7 @@ struct Entry {
   uint8_t codec = uint8_t(Codec::lossless);
   uint64_t raw_bytes = 0;
   Hash128 hash;                   // of the raw bytes
+  uint8_t base = 0;               // codec difference: which of the index's bases has the tensor of this name
   std::optional<size_t> same_as;  // an earlier entry with the same dtype and bytes, whose chunks are these
   std::vector<Chunk> chunks;      // empty when same_as is set
 
@@ -60,7 +62,8 @@ struct Index {
   Origin origin = Origin::tensors;
   std::vector<Entry> entries;
   Metadata metadata;
-  Hash128 hash;  // of the content: content_hash(entries)
+  Hash128 hash;                // of the content: content_hash(entries)
+  std::vector<Hash128> bases;  // the contents that entries of codec difference are coded against
 };
 
 // The identity of the tensors, whatever their order, level and chunking. Without tensors: of the bytes.

@@ -16,7 +16,7 @@ from tersor import _core
 from tersor._core import FormatError, __version__, get_num_threads, set_num_threads
 
 if TYPE_CHECKING:
-    from tersor.checkpoint import TensorReader
+    from tersor.checkpoint import Paths, TensorReader
     from tersor.lossless import compress, decompress
     from tersor.numpy import load_file, save_file
 
@@ -56,10 +56,17 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__, *_DOORS})
 
 
-def safe_open(filename: str | os.PathLike[str], framework: str = "np", device: str | int = "cpu") -> TensorReader[Any]:
+def safe_open(
+    filename: str | os.PathLike[str],
+    framework: str = "np",
+    device: str | int = "cpu",
+    *,
+    base: Paths = None,
+) -> TensorReader[Any]:
     """Open a .tsr file for reading tensor by tensor, as safetensors' function of this name does.
 
     filename: a .tsr file. framework: "np" or "pt". device: where tensors go; "cpu", or with "pt" any torch device.
+    base: what the file was coded against, one path or several (.safetensors, .tsr, folders of them).
     Returns a reader with keys(), metadata(), get_tensor(), get_slice(); a context manager, usable from many threads.
     Raises FormatError (not a .tsr file, or a damaged one), ValueError (framework, device), OSError, ImportError ("pt"
     without PyTorch).
@@ -67,7 +74,7 @@ def safe_open(filename: str | os.PathLike[str], framework: str = "np", device: s
     door = {"np": "numpy", "numpy": "numpy", "pt": "torch", "torch": "torch", "pytorch": "torch"}.get(framework)
     if door is None:
         raise ValueError(f'framework is "np" or "pt", not {framework!r}')
-    reader: TensorReader[Any] = importlib.import_module(f"tersor.{door}").open_file(filename, device)
+    reader: TensorReader[Any] = importlib.import_module(f"tersor.{door}").open_file(filename, device, base=base)
     return reader
 
 

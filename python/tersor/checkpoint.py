@@ -7,7 +7,7 @@ import operator
 import os
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from tersor.lossless import Elements
 
 Tensor = TypeVar("Tensor")
+Path: TypeAlias = "str | os.PathLike[str]"
+Paths: TypeAlias = "Path | Iterable[Path] | None"  # base= of every door
 
 # A strided slice is read in blocks of about this many bytes, so that only the result scales with the tensor.
 _BLOCK_BYTES = 16 << 20
@@ -127,31 +129,48 @@ class TensorSlice(Generic[Tensor]):
         return self._reader._slice(self._entry, index)
 
 
-def save(tensors: Mapping[str, Elements], metadata: Mapping[str, str] | None, level: int | None, threads: int) -> bytes:
+def save(
+    tensors: Mapping[str, Elements],
+    metadata: Mapping[str, str] | None,
+    base: Paths,
+    level: int | None,
+    threads: int,
+) -> bytes:
     """The bytes that `save_file` writes."""
-    return _core.save(_rows(tensors), _text(metadata), _core.DEFAULT_LEVEL if level is None else level, threads)
+    level = _core.DEFAULT_LEVEL if level is None else level
+    return _core.save(_rows(tensors), _text(metadata), paths_of(base), level, threads)
 
 
 def save_file(
     tensors: Mapping[str, Elements],
     filename: str | os.PathLike[str],
     metadata: Mapping[str, str] | None,
+    base: Paths,
     level: int | None,
     threads: int,
 ) -> None:
     """Write a .tsr file of named tensors; one that exists is replaced once the new one is whole."""
     level = _core.DEFAULT_LEVEL if level is None else level
-    _core.save_file(os.fsencode(filename), _rows(tensors), _text(metadata), level, threads)
+    _core.save_file(os.fsencode(filename), _rows(tensors), _text(metadata), paths_of(base), level, threads)
 
 
-def open_file(filename: str | os.PathLike[str]) -> _core.TensorFile:
-    """Memory-map a .tsr file and check its index. Raises FormatError, OSError."""
-    return _core.TensorFile.open(os.fsencode(filename))
+def open_file(filename: str | os.PathLike[str], base: Paths = None) -> _core.TensorFile:
+    """Memory-map a .tsr file and its bases, and check their indices. Raises FormatError, OSError."""
+    return _core.TensorFile.open(os.fsencode(filename), paths_of(base))
 
 
-def open_bytes(data: Buffer) -> _core.TensorFile:
+def open_bytes(data: Buffer, base: Paths = None) -> _core.TensorFile:
     """The same over bytes in memory, which stay alive with the result."""
-    return _core.TensorFile.view(data)
+    return _core.TensorFile.view(data, paths_of(base))
+
+
+def paths_of(base: Paths) -> list[bytes]:
+    """No path, one or several, as the core takes them."""
+    if base is None:
+        return []
+    if isinstance(base, (str, os.PathLike)):
+        return [os.fsencode(base)]
+    return [os.fsencode(path) for path in base]
 
 
 def _rows(tensors: Mapping[str, Elements]) -> list[tuple[str, str, tuple[int, ...], int, int]]:

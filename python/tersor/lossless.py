@@ -160,7 +160,7 @@ def decompress(data: Buffer, out: Any = None, *, threads: int = 0) -> Any:
     Returns `out`, or a fresh NumPy array; bf16 and fp8 have ml_dtypes' dtypes.
     Raises FormatError (damaged; a .tsr file of named tensors), TypeError and ValueError (out's dtype, shape, order).
     """
-    file = _core.TensorFile.view(data)
+    file = _core.TensorFile.view(data, [])
     entry = only_tensor(file)
     if out is None:
         result = np.empty(entry.shape, NUMPY_DTYPES[entry.dtype])  # NumPy asks for huge pages

@@ -21,44 +21,55 @@ def save_file(
     metadata: Mapping[str, str] | None = None,
     *,
     level: int | None = None,
+    base: checkpoint.Paths = None,
 ) -> None:
     """Save arrays under their names, exactly.
 
     tensors: name -> array of any shape; NumPy with ml_dtypes, DLPack or buffers. Strided arrays are saved in row-major
     order. filename: replaced if it is there, once the new file is whole. metadata: text to keep beside the arrays.
     level: 1 (fastest) to 9 (smallest), None for the default, 4. The same arrays and level give the same bytes.
+    base: what the tensors are coded against where names, dtypes and sizes agree: a .safetensors, a .tsr, a folder of
+    them, or several of these. The file holds their content's hash, not their paths; reading it needs them again.
     Raises TypeError (not an array; a dtype without a number; metadata that is no text), ValueError (level), OSError.
     """
-    checkpoint.save_file(_elements(tensors), filename, metadata, level, 0)
+    checkpoint.save_file(_elements(tensors), filename, metadata, base, level, 0)
 
 
 def save(
-    tensors: Mapping[str, object], metadata: Mapping[str, str] | None = None, *, level: int | None = None
+    tensors: Mapping[str, object],
+    metadata: Mapping[str, str] | None = None,
+    *,
+    level: int | None = None,
+    base: checkpoint.Paths = None,
 ) -> bytes:
     """Return the bytes that `save_file` writes; same arguments, same errors."""
-    return checkpoint.save(_elements(tensors), metadata, level, 0)
+    return checkpoint.save(_elements(tensors), metadata, base, level, 0)
 
 
-def load_file(filename: str | os.PathLike[str], device: str | int = "cpu") -> dict[str, NDArray[Any]]:
+def load_file(
+    filename: str | os.PathLike[str], device: str | int = "cpu", *, base: checkpoint.Paths = None
+) -> dict[str, NDArray[Any]]:
     """Load every array of a .tsr file.
 
-    device: "cpu"; safetensors' argument. Returns name -> fresh array in the order of the file; bf16 and fp8 have
+    device: "cpu"; safetensors' argument. base: what the file was coded against, one path or several. Returns name -> fresh array in the order of the file; bf16 and fp8 have
     ml_dtypes' dtypes. Raises FormatError (not a .tsr file; damaged: says where), ValueError (device), OSError.
     """
-    with open_file(filename, device) as reader:
+    with open_file(filename, device, base=base) as reader:
         return reader.get_tensors()
 
 
-def load(data: Buffer) -> dict[str, NDArray[Any]]:
+def load(data: Buffer, *, base: checkpoint.Paths = None) -> dict[str, NDArray[Any]]:
     """Load every array from the bytes that `save` returned, or of a .tsr file. Raises FormatError."""
-    return _reader(checkpoint.open_bytes(data)).get_tensors()
+    return _reader(checkpoint.open_bytes(data, base)).get_tensors()
 
 
-def open_file(filename: str | os.PathLike[str], device: str | int = "cpu") -> checkpoint.TensorReader[NDArray[Any]]:
+def open_file(
+    filename: str | os.PathLike[str], device: str | int = "cpu", *, base: checkpoint.Paths = None
+) -> checkpoint.TensorReader[NDArray[Any]]:
     """Open a .tsr file: `tersor.safe_open(filename, "np", device)`."""
     if device != "cpu":
         raise ValueError(f'NumPy arrays are on device "cpu", not {device!r}')
-    return _reader(checkpoint.open_file(filename))
+    return _reader(checkpoint.open_file(filename, base))
 
 
 def _reader(file: Any) -> checkpoint.TensorReader[NDArray[Any]]:

@@ -70,37 +70,47 @@ def save_file(
     metadata: Mapping[str, str] | None = None,
     *,
     level: int | None = None,
+    base: checkpoint.Paths = None,
 ) -> None:
     """Save tensors under their names, exactly, as safetensors.torch.save_file does.
 
     tensors: name -> dense, contiguous tensor, any device. filename: replaced if it is there, once the new file is
     whole. metadata: text to keep beside them. level: 1 (fastest) to 9 (smallest), None for the default, 4.
+    base: what the tensors are coded against where names, dtypes and sizes agree: a .safetensors, a .tsr, a folder of
+    them, or several of these. The file holds their content's hash, not their paths; reading it needs them again.
     Raises ValueError (not a tensor; sparse; not contiguous; level), RuntimeError (tensors that share memory: use
     save_model), TypeError (a dtype without a number), OSError.
     """
-    checkpoint.save_file(_elements(tensors), filename, metadata, level, _threads())
+    checkpoint.save_file(_elements(tensors), filename, metadata, base, level, _threads())
 
 
 def save(
-    tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None, *, level: int | None = None
+    tensors: Mapping[str, torch.Tensor],
+    metadata: Mapping[str, str] | None = None,
+    *,
+    level: int | None = None,
+    base: checkpoint.Paths = None,
 ) -> bytes:
     """Return the bytes that `save_file` writes; same arguments, same errors."""
-    return checkpoint.save(_elements(tensors), metadata, level, _threads())
+    return checkpoint.save(_elements(tensors), metadata, base, level, _threads())
 
 
-def load_file(filename: str | os.PathLike[str], device: str | int = "cpu") -> dict[str, torch.Tensor]:
+def load_file(
+    filename: str | os.PathLike[str], device: str | int = "cpu", *, base: checkpoint.Paths = None
+) -> dict[str, torch.Tensor]:
     """Load every tensor of a .tsr file.
 
-    device: where they go, any device of torch; decoding is done on the CPU. Returns name -> fresh tensor, in the order
+    device: where they go, any device of torch; decoding is done on the CPU. base: what the file was coded against, one
+    path or several. Returns name -> fresh tensor, in the order
     of the file. Raises FormatError (not a .tsr file; damaged: says where), OSError.
     """
-    with open_file(filename, device) as reader:
+    with open_file(filename, device, base=base) as reader:
         return reader.get_tensors()
 
 
-def load(data: Buffer) -> dict[str, torch.Tensor]:
+def load(data: Buffer, *, base: checkpoint.Paths = None) -> dict[str, torch.Tensor]:
     """Load every tensor, on the CPU, from the bytes that `save` returned, or of a .tsr file. Raises FormatError."""
-    return _reader(checkpoint.open_bytes(data), "cpu").get_tensors()
+    return _reader(checkpoint.open_bytes(data, base), "cpu").get_tensors()
 
 
 def save_model(
@@ -110,6 +120,7 @@ def save_model(
     force_contiguous: bool = True,
     *,
     level: int | None = None,
+    base: checkpoint.Paths = None,
 ) -> None:
     """Save a model's state dict, each shared tensor under one of its names, as safetensors.torch.save_model does.
 
@@ -124,18 +135,23 @@ def save_model(
             del state[name]
     if force_contiguous:
         state = {name: tensor.contiguous() for name, tensor in state.items()}
-    save_file(state, filename, metadata, level=level)
+    save_file(state, filename, metadata, level=level, base=base)
 
 
 def load_model(
-    model: torch.nn.Module, filename: str | os.PathLike[str], strict: bool = True, device: str | int = "cpu"
+    model: torch.nn.Module,
+    filename: str | os.PathLike[str],
+    strict: bool = True,
+    device: str | int = "cpu",
+    *,
+    base: checkpoint.Paths = None,
 ) -> tuple[set[str], list[str]]:
     """Load a file into a model, shared tensors included, as safetensors.torch.load_model does.
 
     Returns (missing, unexpected): names of the model that the file does not give, and names of the file that the model
     does not take. Raises RuntimeError when strict and either is not empty, and what `load_file` raises.
     """
-    loaded = load_file(filename, device)
+    loaded = load_file(filename, device, base=base)
     aliases = _names_to_drop(model.state_dict(), preferred=loaded.keys())
     absent, unexpected = model.load_state_dict(loaded, strict=False)
     missing = set(absent)
@@ -174,14 +190,16 @@ def decompress(data: torch.Tensor | Buffer, out: torch.Tensor | None = None) -> 
     buffer: Any = data.numpy() if isinstance(data, torch.Tensor) else data
     if out is not None:
         return lossless.decompress(buffer, out, threads=_threads())
-    file = _core.TensorFile.view(buffer)
+    file = _core.TensorFile.view(buffer, [])
     entry = lossless.only_tensor(file)
     return _reader(file, "cpu").get_tensor(entry.name)
 
 
-def open_file(filename: str | os.PathLike[str], device: str | int = "cpu") -> checkpoint.TensorReader[torch.Tensor]:
+def open_file(
+    filename: str | os.PathLike[str], device: str | int = "cpu", *, base: checkpoint.Paths = None
+) -> checkpoint.TensorReader[torch.Tensor]:
     """Open a .tsr file: `tersor.safe_open(filename, "pt", device)`."""
-    return _reader(checkpoint.open_file(filename), device)
+    return _reader(checkpoint.open_file(filename, base), device)
 
 
 def _threads() -> int:

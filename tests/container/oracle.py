@@ -108,6 +108,7 @@ class Entry:
     raw_bytes: int
     hash: bytes
     chunks: list[tuple[int, int, int]] = field(default_factory=list)  # offset, stored bytes, CRC
+    base: int | None = None  # of codec 3: which of the file's bases
 
 
 @dataclass
@@ -117,6 +118,7 @@ class File:
     hash: bytes
     entries: list[Entry]
     metadata: dict[str, str]
+    bases: list[bytes] = field(default_factory=list)  # content hashes
 
     def read(self, number: int, decoders: Mapping[int, Decoder] = STORED) -> bytes:
         """The raw bytes of an entry, CRCs and hash checked."""
@@ -182,6 +184,26 @@ def _entry(cursor: _Cursor, offset: int) -> tuple[Entry, int]:
     return entry, offset
 
 
+def _is_difference(entry: Entry) -> bool:
+    return entry.codec == 3 and entry.same_as is None
+
+
+def _bases(cursor: _Cursor, entries: list[Entry]) -> list[bytes]:
+    """The extension `base`, written from docs/formats/difference.md."""
+    size = cursor.number("Q")
+    end = cursor.at + size
+    need(end <= len(cursor.data), "an extension that does not fit")
+    count = cursor.number("B")
+    need(count >= 1, "no bases")
+    hashes = [cursor.take(16) for _ in range(count)]
+    for entry in entries:
+        if _is_difference(entry):
+            entry.base = cursor.number("B")
+            need(entry.base < count, f"base {entry.base} of {count}")
+    need(cursor.at == end, "another length")
+    return hashes
+
+
 def _check_entries(origin: str, entries: list[Entry]) -> None:
     names = sorted((e.kind, e.name) for e in entries)
     need(all(a != b for a, b in pairwise(names)), "a name twice")
@@ -234,10 +256,16 @@ def read(data: bytes) -> File:
         need(last is None or last < key.encode(), "metadata keys out of order")
         last = key.encode()
         metadata[key] = cursor.text()
+    bases: list[bytes] = []
     for _ in range(cursor.number("I")):
         name, flag = cursor.text(65536), cursor.number("B")
+        if name == "base":
+            need(flag == 1 and not bases, "base is optional, or there twice")
+            bases = _bases(cursor, entries)
+            continue
         need(flag == 0, f"extension {name!r} has flag {flag}")
         cursor.take(cursor.number("Q"))
     need(cursor.at == len(index), "bytes behind the index's end")
     _check_entries(ORIGINS[origin], entries)
-    return File(data, ORIGINS[origin], digest, entries, metadata)
+    need(bases or not any(_is_difference(entry) for entry in entries), "a difference without bases")
+    return File(data, ORIGINS[origin], digest, entries, metadata, bases)

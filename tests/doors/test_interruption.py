@@ -88,7 +88,7 @@ def test_kill_at_any_moment(tmp_path):
         process.kill()
         killed += process.wait() == -signal.SIGKILL
         if target.exists():
-            assert tersor._core.verify_file(bytes(target), 0, None).raw_bytes == weights.nbytes
+            assert tersor._core.verify_file(bytes(target), [], 0, None).raw_bytes == weights.nbytes
     assert killed > 10
 
 
@@ -98,7 +98,7 @@ def test_a_full_disk_is_reported_and_cleaned_up(large, tmp_path, tmp_path_factor
     source = large
     if command == "decompress":
         source = tmp_path_factory.mktemp("whole") / "large.tsr"
-        tersor._core.compress_file(bytes(large), bytes(source), 1, 0, False, None)
+        tersor._core.compress_file(bytes(large), bytes(source), [], 1, 0, False, None)
     done = subprocess.run(
         [*TERSOR, command, source, "-o", tmp_path / "out"],
         capture_output=True,
@@ -133,7 +133,7 @@ def test_a_tmpfs_that_is_full(own_mounts, large, tmp_path, command, left):
     disk.mkdir()
     if command == "decompress":
         source = tmp_path / "large.tsr"
-        tersor._core.compress_file(bytes(large), bytes(source), 1, 0, False, None)
+        tersor._core.compress_file(bytes(large), bytes(source), [], 1, 0, False, None)
     script = """
         mount -t tmpfs -o size=24m none "$1" && head -c $((24 * 1048576 - $2)) /dev/zero >"$1/ballast" || exit 99
         disk=$1 names=$3; shift 3

@@ -106,7 +106,7 @@ def test_bad_calls(path, reader):
 
 def test_a_plain_file_is_no_file_of_tensors(tmp_path):
     (tmp_path / "text").write_text("text")
-    tersor._core.compress_file(bytes(tmp_path / "text"), bytes(tmp_path / "text.tsr"), 1, 1, False, None)
+    tersor._core.compress_file(bytes(tmp_path / "text"), bytes(tmp_path / "text.tsr"), [], 1, 1, False, None)
     with pytest.raises(tersor.FormatError, match="tensors are needed"):
         tersor.safe_open(tmp_path / "text.tsr")
 
@@ -145,7 +145,7 @@ def test_slices_are_numpys(reader, name):
 def test_a_slice_reads_only_the_chunks_it_touches(path, tmp_path):
     """Damage of every other chunk does not reach it."""
     data = bytearray(path.read_bytes())
-    names = [entry for entry in tersor._core.TensorFile.open(bytes(path)).entries if entry.name == "a"]
+    names = [entry for entry in tersor._core.TensorFile.open(bytes(path), []).entries if entry.name == "a"]
     first_row, last_row = TENSORS["a"][0], TENSORS["a"][-1]
     damaged = 0
     for at in range(20, len(data) - 4000, len(data) // 40):

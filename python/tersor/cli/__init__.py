@@ -56,6 +56,7 @@ def parser() -> argparse.ArgumentParser:
     compress = command("compress", "compress files: X becomes X.tsr, X stays")
     _add_files(compress)
     _add_output(compress, "X.tsr")
+    _add_base(compress, "code tensors against those of B; decompressing needs B again")
     levels = compress.add_argument_group("levels")
     for level in range(1, 10):
         ends = {1: "fastest; -2 to -8 lie between", 9: f"smallest; the default is -{_core.DEFAULT_LEVEL}"}
@@ -64,8 +65,10 @@ def parser() -> argparse.ArgumentParser:
     decompress = command("decompress", "give files back: X.tsr becomes X, X.tsr stays")
     _add_files(decompress)
     _add_output(decompress, "X; X.safetensors for a file that save_file made")
+    _add_base(decompress, "what the files are coded against, wherever it lies now")
     verify = command("verify", "check every checksum and hash of .tsr files; writes nothing")
     _add_files(verify)
+    _add_base(verify, "what the files are coded against, wherever it lies now")
     _add_habits(verify)
     info = command("info", "list what .tsr files hold; decodes nothing")
     info.add_argument("files", nargs="+", metavar="IN", help="a .tsr file")
@@ -86,6 +89,11 @@ def _add_output(command: argparse.ArgumentParser, default: str) -> None:
     command.add_argument("-f", "--force", action="store_true", help="overwrite, and write to a terminal")
     command.add_argument("-k", "--keep", action="store_true", help="keep the input (it is always kept)")
     _add_habits(command)
+
+
+def _add_base(command: argparse.ArgumentParser, text: str) -> None:
+    kinds = "a .safetensors, a .tsr or a folder of them; may be repeated"
+    command.add_argument("--base", metavar="B", action="append", default=[], help=f"{text} ({kinds})")
 
 
 def _add_habits(command: argparse.ArgumentParser) -> None:

@@ -97,7 +97,13 @@ def _compress(name: str, arguments: argparse.Namespace) -> Row:
     level = _core.DEFAULT_LEVEL if arguments.level is None else arguments.level
     with ProgressLine(name, hidden=arguments.quiet) as progress:
         summary = _core.compress_file(
-            os.fsencode(name), os.fsencode(output), level, arguments.threads, arguments.force, progress
+            os.fsencode(name),
+            os.fsencode(output),
+            _bases(arguments),
+            level,
+            arguments.threads,
+            arguments.force,
+            progress,
         )
     return _row(name, output, summary)
 
@@ -106,15 +112,19 @@ def _decompress(name: str, arguments: argparse.Namespace) -> Row:
     output = arguments.output or ("-" if name == "-" else os.fsdecode(_core.restored_name(os.fsencode(name))))
     with ProgressLine(name, hidden=arguments.quiet) as progress:
         summary = _core.decompress_file(
-            os.fsencode(name), os.fsencode(output), arguments.threads, arguments.force, progress
+            os.fsencode(name), os.fsencode(output), _bases(arguments), arguments.threads, arguments.force, progress
         )
     return _row(name, output, summary)
 
 
 def _verify(name: str, arguments: argparse.Namespace) -> Row:
     with ProgressLine(name, hidden=arguments.quiet) as progress:
-        summary = _core.verify_file(os.fsencode(name), arguments.threads, progress)
+        summary = _core.verify_file(os.fsencode(name), _bases(arguments), arguments.threads, progress)
     return _row(name, None, summary)
+
+
+def _bases(arguments: argparse.Namespace) -> list[bytes]:
+    return [os.fsencode(base) for base in arguments.base]
 
 
 def _row(name: str, output: str | None, summary: _core.Summary) -> Row:

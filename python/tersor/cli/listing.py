@@ -12,12 +12,13 @@ from tersor.cli.text import amount, printable
 
 def facts(name: str) -> dict[str, Any]:
     """Name, hash, version and one row a tensor; sizes in bytes. Raises FormatError, OSError."""
-    file = _core.TensorFile.open(os.fsencode(name))
+    file = _core.TensorFile.list(os.fsencode(name))
     return {
         "file": name,
         "version": file.version,
         "origin": file.origin,
         "hash": file.hash,
+        "bases": file.bases,
         "metadata": dict(file.metadata),
         "tensors": [_row(entry) for entry in file.entries if entry.kind == "tensor" or file.origin == "file"],
         "bytes": sum(entry.nbytes for entry in file.entries),
@@ -46,6 +47,9 @@ def show(file: dict[str, Any]) -> None:
         f"{printable(file['file'])}: version {file['version']}, made from {file['origin']}, {len(rows)} {noun}, "
         f"{amount(file['bytes'])} -> {amount(file['stored'])} (ratio {ratio}), hash {file['hash']}"
     )
+    for base in file["bases"]:
+        count = sum(row.get("base") == base for row in file["tensors"])
+        print(f"coded against a base with hash {base}: {count} of them")
 
 
 def _row(entry: _core.Entry) -> dict[str, Any]:
@@ -57,6 +61,7 @@ def _row(entry: _core.Entry) -> dict[str, Any]:
         "stored": entry.stored,
         "ratio": round(entry.nbytes / entry.stored, 6) if entry.stored else None,
         "codec": entry.codec,
+        **({"base": entry.base} if entry.base else {}),
     }
 
 
