@@ -65,6 +65,8 @@ Arguments parse(const Door& door, int argc, char** argv) {
       only_names = true;
     } else if (word == "--verify" && door.has_verify) {
       arguments.verify = true;
+    } else if (word == "--keep-going" && door.has_verify) {
+      arguments.options.keep_going = true;
     } else if (word == "-f") {
       arguments.options.force = true;
     } else if (word == "--base") {
@@ -95,7 +97,7 @@ int report(const Door& door, const std::string& text, int code) {
 
 }  // namespace
 
-int run(const Door& door, int argc, char** argv, const std::function<void(const Arguments&)>& work) {
+int run(const Door& door, int argc, char** argv, const Work& work) {
   for (int i = 1; i < argc; ++i) {
     const std::string_view word = argv[i];
     if (word == "--") break;
@@ -104,8 +106,10 @@ int run(const Door& door, int argc, char** argv, const std::function<void(const 
   }
   try {
     install_handlers();
-    work(parse(door, argc, argv));
-    return 0;
+    const Arguments arguments = parse(door, argc, argv);
+    const auto damaged = work(arguments);
+    for (const std::string& line : damaged) report(door, "\"" + arguments.names[0] + "\": " + line, 1);
+    return damaged.empty() ? 0 : 1;
   } catch (const Usage& usage) {
     return report(door, usage.text + " (-h says how)", 2);
   } catch (const Error& error) {

@@ -20,7 +20,10 @@ struct Door {
   bool has_levels, has_verify;
 };
 
+// What is damaged, a line each.
+using Work = std::function<std::vector<std::string>(const Arguments&)>;
+
 // Parses, runs `work`, and returns the exit code: 0 done; 1 data or environment; 2 usage; 128 + signal, 130 for Ctrl-C.
-int run(const Door& door, int argc, char** argv, const std::function<void(const Arguments&)>& work);
+int run(const Door& door, int argc, char** argv, const Work& work);
 
 }  // namespace tersor::bin

@@ -19,6 +19,6 @@ constexpr tersor::bin::Door kDoor = {
 
 int main(int argc, char** argv) {
   return tersor::bin::run(kDoor, argc, argv, [](const tersor::bin::Arguments& arguments) {
-    tersor::checkpoint::compress_file(arguments.names[0], arguments.names[1], arguments.options);
+    return tersor::checkpoint::compress_file(arguments.names[0], arguments.names[1], arguments.options).damaged;
   });
 }

@@ -90,15 +90,16 @@ Summary compress_file(const nb::bytes& source, const nb::bytes& target, const st
 }
 
 Summary decompress_file(const nb::bytes& source, const nb::bytes& target, const std::vector<nb::bytes>& bases,
-                        int threads, bool force, nb::object progress) {
+                        int threads, bool force, bool keep_going, nb::object progress) {
   const std::string in = text_of_path(source), out = text_of_path(target);
-  return with_progress(std::move(progress), {.threads = threads, .force = force, .bases = paths_of(bases)},
+  return with_progress(std::move(progress),
+                       {.threads = threads, .force = force, .bases = paths_of(bases), .keep_going = keep_going},
                        [&](const Options& options) { return checkpoint::decompress_file(in, out, options); });
 }
 
 Summary verify_file(const nb::bytes& source, const std::vector<nb::bytes>& bases, int threads, nb::object progress) {
   const std::string in = text_of_path(source);
-  return with_progress(std::move(progress), {.threads = threads, .bases = paths_of(bases)},
+  return with_progress(std::move(progress), {.threads = threads, .bases = paths_of(bases), .keep_going = true},
                        [&](const Options& options) { return checkpoint::verify_file(in, options); });
 }
 
@@ -159,11 +160,13 @@ void bind_files(nb::module_& m) {
       .def_ro("raw_bytes", &Summary::raw_bytes)
       .def_ro("stored_bytes", &Summary::stored_bytes)
       .def_prop_ro("hash", [](const Summary& s) { return s.hash.hex(); })
-      .def_ro("origin", &Summary::origin);
+      .def_ro("origin", &Summary::origin)
+      .def_ro("damaged", &Summary::damaged);
   const nb::arg source("source"), target("target"), tensors("tensors"), metadata("metadata"), bases("bases"),
       level("level"), threads("threads"), force("force");
   m.def("compress_file", &compress_file, source, target, bases, level, threads, force, nb::arg("progress").none());
-  m.def("decompress_file", &decompress_file, source, target, bases, threads, force, nb::arg("progress").none());
+  m.def("decompress_file", &decompress_file, source, target, bases, threads, force, nb::arg("keep_going"),
+        nb::arg("progress").none());
   m.def("verify_file", &verify_file, source, bases, threads, nb::arg("progress").none());
   m.def("restored_name", &restored_name, source);
   m.def("save_file", &save_file, target, tensors, metadata, bases, level, threads);

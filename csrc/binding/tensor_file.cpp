@@ -122,11 +122,11 @@ void bind_tensor_file(nb::module_& m) {
           },
           nb::arg("path"), nb::arg("bases"))
       .def_static(
-          "list",
+          "open_index",
           [](const nb::bytes& path) {
             const std::string text(path.c_str(), path.size());
             const nb::gil_scoped_release released;
-            return F{nullptr, TensorFile::list(text)};
+            return F{nullptr, TensorFile::open_index(text)};
           },
           nb::arg("path"))
       .def_static(

@@ -30,6 +30,7 @@ struct Options {
   bool force = false;              // overwrite what stands under the output's name; write binary to a terminal
   bool keep_mode = true;           // the output gets the input's permission bits
   std::vector<std::string> bases;  // what tensors are coded against: .safetensors, folders of them, .tsr
+  bool keep_going = false;         // damaged chunks stop nothing: decompress_file writes zeros, verify_file finds all
   Progress* progress = nullptr;
 };
 
@@ -38,6 +39,7 @@ struct Summary {
   uint64_t stored_bytes = 0;  // of the whole .tsr
   Hash128 hash;
   std::string origin;
+  std::vector<std::string> damaged;  // with Options::keep_going: a line for every bad chunk or wrong hash
 };
 
 // Of a file path "-" is standard input or output. Nothing appears under an output's name before it is complete and on
@@ -73,7 +75,7 @@ class TensorFile {
                          std::span<const std::string> bases = {});  // the caller keeps the bytes alive
 
   // Without bases: to look at entries. Reading one that needs a base raises bad_data.
-  static TensorFile list(const std::string& path);
+  static TensorFile open_index(const std::string& path);
 
   const std::vector<Entry>& entries() const noexcept;
   const Metadata& metadata() const noexcept;

@@ -1,5 +1,6 @@
 #include "checkpoint/decode.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "core/arena.h"
@@ -68,12 +69,38 @@ void PieceDecoder::piece(size_t entry, size_t chunk, std::span<uint8_t> raw) con
        ", which tersor " TERSOR_VERSION " does not know");
 }
 
-void PieceDecoder::job(const Batch& batch, const Job& job, std::span<uint8_t> raw) const {
+void PieceDecoder::job(const Batch& batch, const Job& job, std::span<uint8_t> raw, Damage* damage) const {
   for (size_t i = job.first; i < job.first + job.count; ++i) {
     const Piece& part = batch.pieces[i];
-    piece(part.entry, part.chunk, raw.first(part.raw_bytes));
+    const auto here = raw.first(part.raw_bytes);
+    try {
+      piece(part.entry, part.chunk, here);
+    } catch (const Error& error) {
+      if (!damage || error.code() != Code::bad_data) throw;
+      const auto& same_as = reader_.index().entries[part.entry].same_as;
+      damage->add(same_as ? *same_as : part.entry, part.chunk, error.what());
+      std::fill(here.begin(), here.end(), uint8_t(0));
+    }
     raw = raw.subspan(part.raw_bytes);
   }
+}
+
+void Damage::add(size_t entry, size_t chunk, std::string line) {
+  const std::lock_guard lock(mutex_);
+  lines_.emplace(std::pair(entry, chunk), std::move(line));
+}
+
+bool Damage::hurts(size_t entry) const {
+  const std::lock_guard lock(mutex_);
+  const auto at = lines_.lower_bound({entry, 0});
+  return at != lines_.end() && at->first.first == entry;
+}
+
+std::vector<std::string> Damage::lines() const {
+  const std::lock_guard lock(mutex_);
+  std::vector<std::string> lines;
+  for (const auto& [place, line] : lines_) lines.push_back(line);
+  return lines;
 }
 
 }  // namespace tersor::checkpoint

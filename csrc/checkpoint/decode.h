@@ -1,7 +1,12 @@
 // From a codec's number to the bytes: the one place that knows which room decodes what.
 #pragma once
+#include <cstdint>
+#include <map>
+#include <mutex>
 #include <optional>
 #include <span>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "checkpoint/batches.h"
@@ -9,6 +14,19 @@
 #include "container/reader.h"
 
 namespace tersor::checkpoint {
+
+// What cannot be decoded, told by any thread. One line a chunk, or an entry, in the order of the file.
+class Damage {
+ public:
+  static constexpr size_t kWholeEntry = SIZE_MAX;  // in place of a chunk's number
+  void add(size_t entry, size_t chunk, std::string line);
+  bool hurts(size_t entry) const;
+  std::vector<std::string> lines() const;
+
+ private:
+  mutable std::mutex mutex_;
+  std::map<std::pair<size_t, size_t>, std::string> lines_;
+};
 
 // Decodes chunks of one .tsr, on any number of threads. Reader and bases outlive it.
 class PieceDecoder {
@@ -20,8 +38,8 @@ class PieceDecoder {
   const container::Reader& reader() const noexcept { return reader_; }
   // Fills raw with chunk `chunk` of `entry` (or of the one whose chunks it shares); raises bad_data with both named.
   void piece(size_t entry, size_t chunk, std::span<uint8_t> raw) const;
-  // All pieces of a job, one behind the other.
-  void job(const Batch& batch, const Job& job, std::span<uint8_t> raw) const;
+  // All pieces of a job, one behind the other. With `damage` what cannot be decoded becomes zeros and is told there.
+  void job(const Batch& batch, const Job& job, std::span<uint8_t> raw, Damage* damage = nullptr) const;
 
  private:
   struct Link {

@@ -53,7 +53,7 @@ TensorFile TensorFile::open(const std::string& path, std::span<const std::string
       path, [&] { return TensorFile(std::make_shared<const State>(InputFile::open(path, pace), std::move(given))); });
 }
 
-TensorFile TensorFile::list(const std::string& path) {
+TensorFile TensorFile::open_index(const std::string& path) {
   Pace pace(nullptr, 0);
   return naming(
       path, [&] { return TensorFile(std::make_shared<const State>(InputFile::open(path, pace), References(), true)); });

@@ -28,12 +28,16 @@ uint64_t raw_sum(const container::Index& index) {
 }
 
 Summary summary_of(const Reader& reader, uint64_t raw_bytes) {
-  return {raw_bytes, reader.file_bytes(), reader.index().hash,
-          std::string(container::origin_name(reader.index().origin))};
+  return {raw_bytes,
+          reader.file_bytes(),
+          reader.index().hash,
+          std::string(container::origin_name(reader.index().origin)),
+          {}};
 }
 
 // Every thread writes what it has decoded: the file system sorts it out.
-void decode_anywhere(const PieceDecoder& decoder, OutputFile& output, uint64_t offset, int threads, Pace& pace) {
+void decode_anywhere(const PieceDecoder& decoder, OutputFile& output, uint64_t offset, int threads, Pace& pace,
+                     Damage* damage) {
   Batches batches(decoder.reader().index().entries, true, threads);
   Batch batch;
   std::vector<uint64_t> offsets;
@@ -47,7 +51,7 @@ void decode_anywhere(const PieceDecoder& decoder, OutputFile& output, uint64_t o
       for (size_t i = begin; i < end; ++i) {
         ScratchFrame frame;
         const auto raw = frame.bytes(batch.jobs[i].raw_bytes);
-        decoder.job(batch, batch.jobs[i], raw);
+        decoder.job(batch, batch.jobs[i], raw, damage);
         output.write_at(offsets[i], raw);
         pace.add(raw.size());
       }
@@ -73,14 +77,14 @@ struct DecodedBatch : Batch {
   std::span<uint8_t> of(size_t job) { return {buffer.get() + offsets[job], jobs[job].raw_bytes}; }
 };
 
-void decode_in_order(const PieceDecoder& decoder, container::Sink& sink, int threads, Pace& pace) {
+void decode_in_order(const PieceDecoder& decoder, container::Sink& sink, int threads, Pace& pace, Damage* damage) {
   Batches batches(decoder.reader().index().entries, true, threads);
   DecodedBatch batch;
   while (batches.next(batch)) {
     batch.make_room();
     parallel_for(batch.jobs.size(), 1, threads, [&](size_t begin, size_t end) {
       for (size_t i = begin; i < end; ++i) {
-        decoder.job(batch, batch.jobs[i], batch.of(i));
+        decoder.job(batch, batch.jobs[i], batch.of(i), damage);
         pace.add(batch.jobs[i].raw_bytes);
       }
     });
@@ -88,18 +92,20 @@ void decode_in_order(const PieceDecoder& decoder, container::Sink& sink, int thr
   }
 }
 
-// Decodes batch after batch; a tensor of several chunks is hashed front to back by one thread, one batch behind the
-// decoding, so that no thread waits for another.
+// Goes through the whole file, whatever it finds. Decodes batch after batch; a tensor of several chunks is hashed front
+// to back by one thread, one batch behind the decoding, so that no thread waits for another.
 class Verifier {
  public:
   Verifier(const PieceDecoder& decoder, int threads, Pace& pace)
       : decoder_(decoder), reader_(decoder.reader()), threads_(threads), pace_(pace) {}
 
-  void run() {
+  // What is wrong, a line each.
+  std::vector<std::string> run() {
     const auto& entries = reader_.index().entries;
-    for (const Entry& entry : entries) {
-      if (entry.raw_bytes == 0) check(entry, hash128({}));
-      if (entry.same_as) pace_.add(entry.raw_bytes);  // its hash is the other one's: the index was refused otherwise
+    for (size_t i = 0; i < entries.size(); ++i) {
+      if (entries[i].raw_bytes == 0) check(i, hash128({}));
+      if (entries[i].same_as)
+        pace_.add(entries[i].raw_bytes);  // its hash is the other one's: the index was refused otherwise
     }
     Batches batches(entries, false, threads_);
     DecodedBatch batch, previous;
@@ -115,25 +121,30 @@ class Verifier {
       });
       std::swap(batch, previous);
     }
+    if (auto lines = damage_.lines(); !lines.empty()) return lines;
     const Hash128 content = container::content_hash(reader_.index().origin, entries);
     TERSOR_REQUIRE(content == reader_.index().hash, Code::bad_data, "the content hash is ", content.hex(),
                    ", the index says ", reader_.index().hash.hex());
+    return {};
   }
 
  private:
-  void check(const Entry& entry, const Hash128& found) const {
-    TERSOR_REQUIRE(found == entry.hash, Code::bad_data, entry.title(), " has hash ", found.hex(), ", the index says ",
-                   entry.hash.hex());
+  // Chunks that are known to be bad say more than the hash that follows from them.
+  void check(size_t number, const Hash128& found) {
+    const Entry& entry = reader_.index().entries[number];
+    if (found == entry.hash || damage_.hurts(number)) return;
+    damage_.add(number, Damage::kWholeEntry,
+                entry.title() + " has hash " + found.hex() + ", the index says " + entry.hash.hex());
   }
 
-  void decode(DecodedBatch& batch, size_t number) const {
+  void decode(DecodedBatch& batch, size_t number) {
     const Job& job = batch.jobs[number];
     auto raw = batch.of(number);
-    decoder_.job(batch, job, raw);
+    decoder_.job(batch, job, raw, &damage_);
     for (size_t i = job.first; i < job.first + job.count; ++i) {
       const Piece& piece = batch.pieces[i];
       const Entry& entry = reader_.index().entries[piece.entry];
-      if (entry.raw_bytes == piece.raw_bytes) check(entry, hash128(raw.first(piece.raw_bytes)));
+      if (entry.raw_bytes == piece.raw_bytes) check(piece.entry, hash128(raw.first(piece.raw_bytes)));
       raw = raw.subspan(piece.raw_bytes);
     }
     pace_.add(job.raw_bytes);
@@ -146,7 +157,7 @@ class Verifier {
       if (entry.raw_bytes > piece.raw_bytes) {
         if (piece.chunk == 0) stream_ = HashStream();
         stream_.update({at, piece.raw_bytes});
-        if (piece.chunk + 1 == entry.chunks.size()) check(entry, stream_.finish());
+        if (piece.chunk + 1 == entry.chunks.size()) check(piece.entry, stream_.finish());
       }
       at += piece.raw_bytes;
     }
@@ -156,6 +167,7 @@ class Verifier {
   const Reader& reader_;
   const int threads_;
   Pace& pace_;
+  Damage damage_;
   HashStream stream_;
 };
 
@@ -167,9 +179,13 @@ void check_header(const PieceDecoder& decoder) {
   TERSOR_REQUIRE(header.raw_bytes <= kMostSafetensorsHeader, Code::bad_data, "the kept .safetensors header has ",
                  header.raw_bytes, " bytes, at most ", kMostSafetensorsHeader, " are allowed");
   std::vector<uint8_t> bytes(size_t(header.raw_bytes));
-  for (size_t i = 0; i < header.chunks.size(); ++i) {
-    decoder.piece(0, i,
-                  std::span(bytes).subspan(i * lossless::kChunkBytes, container::chunk_raw_bytes(bytes.size(), i)));
+  try {
+    for (size_t i = 0; i < header.chunks.size(); ++i)
+      decoder.piece(0, i,
+                    std::span(bytes).subspan(i * lossless::kChunkBytes, container::chunk_raw_bytes(bytes.size(), i)));
+  } catch (const Error& error) {
+    if (error.code() != Code::bad_data) throw;
+    return;  // the verifier names the chunk, and all others
   }
   const auto file = parse_safetensors(bytes, raw_sum(index));
   bool same = file && file->header_bytes == bytes.size() && file->metadata == index.metadata &&
@@ -196,14 +212,18 @@ Summary decompress_file(const std::string& in, const std::string& out, const Opt
     const References bases = References::open(options.bases, options.threads, pace);
     const PieceDecoder decoder(reader, bases);
     OutputFile output(out, &input, options, pace);
+    Damage damage;
+    Damage* const kept = options.keep_going ? &damage : nullptr;
     output.write(header);
     if (output.seekable())
-      decode_anywhere(decoder, output, header.size(), options.threads, pace);
+      decode_anywhere(decoder, output, header.size(), options.threads, pace, kept);
     else
-      decode_in_order(decoder, output, options.threads, pace);
+      decode_in_order(decoder, output, options.threads, pace, kept);
     pace.ask();
     output.commit();
-    return summary_of(reader, raw_bytes + header.size());
+    Summary summary = summary_of(reader, raw_bytes + header.size());
+    summary.damaged = damage.lines();
+    return summary;
   });
 }
 
@@ -218,9 +238,11 @@ Summary verify_file(const std::string& in, const Options& options) {
     const References bases = References::open(options.bases, options.threads, pace);
     const PieceDecoder decoder(reader, bases);
     check_header(decoder);
-    Verifier(decoder, options.threads, pace).run();
+    Summary summary = summary_of(reader, raw_bytes);
+    summary.damaged = Verifier(decoder, options.threads, pace).run();
+    if (!options.keep_going && !summary.damaged.empty()) throw Error(Code::bad_data, summary.damaged[0]);
     pace.ask();
-    return summary_of(reader, raw_bytes);
+    return summary;
   });
 }
 

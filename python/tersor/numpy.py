@@ -51,8 +51,9 @@ def load_file(
 ) -> dict[str, NDArray[Any]]:
     """Load every array of a .tsr file.
 
-    device: "cpu"; safetensors' argument. base: what the file was coded against, one path or several. Returns name -> fresh array in the order of the file; bf16 and fp8 have
-    ml_dtypes' dtypes. Raises FormatError (not a .tsr file; damaged: says where), ValueError (device), OSError.
+    device: "cpu"; safetensors' argument. base: what the file was coded against, one path or several. Returns name ->
+    fresh array in the order of the file; bf16 and fp8 have ml_dtypes' dtypes.
+    Raises FormatError (not a .tsr file; damaged: says where), ValueError (device), OSError.
     """
     with open_file(filename, device, base=base) as reader:
         return reader.get_tensors()

@@ -77,6 +77,7 @@ TEST_CASE("tsr: what is written is read, field for field") {
   CHECK(reader.index().metadata == index.metadata);
   CHECK(reader.index().hash == index.hash);
   CHECK(reader.index().entries.size() == 3);
+  CHECK(reader.index().bases.empty());
   for (size_t i = 0; i < 3; ++i) {
     const Entry &read = reader.index().entries[i], &written = index.entries[i];
     CHECK(read.name == written.name && read.kind == written.kind && read.dtype == written.dtype);
@@ -183,6 +184,34 @@ TEST_CASE("tsr: unknown extensions are skipped or refused by name") {
   CHECK(says(extension(0, 3), "1 bytes too many"));
   CHECK(says(extension(0, uint64_t(-1)), "left"));
   CHECK(says(with([](auto& f) { f.extensions = check::Bytes().put(uint32_t(0xffffffff)); }), "left"));
+}
+
+TEST_CASE("tsr: bases are named by hash, and what names them wrongly is refused") {
+  // Two hashes and the base of the one entry; `more` stands behind them.
+  const auto against = [](uint8_t count, uint8_t base, uint8_t required = 1, int64_t more = 0, int times = 1) {
+    return with([&](auto& f) {
+      f.entries[0].codec = 3;
+      f.extensions = check::Bytes().put(uint32_t(times));
+      for (int i = 0; i < times; ++i) {
+        f.extensions.text("base").put(required).put(uint64_t(34 + more)).put(count);
+        f.extensions.put(Hash128{1, 2}.bytes()).put(Hash128{3, 4}.bytes()).put(base);
+        for (int64_t j = 0; j < more; ++j) f.extensions.put(uint8_t(0));
+      }
+    });
+  };
+  CHECK(error_of(against(2, 1)).empty());
+  const auto bytes = against(2, 1).bytes();
+  const Reader reader{bytes};
+  CHECK(reader.index().bases == std::vector<Hash128>({{1, 2}, {3, 4}}));
+  CHECK(reader.index().entries[0].base == 1);
+  CHECK(says(against(2, 2), "against base 2 of 2"));
+  CHECK(says(against(0, 0), "0 bases"));
+  CHECK(says(against(3, 0), "needed"));
+  CHECK(says(against(1, 0), "bytes too many"));
+  CHECK(says(against(2, 1, 0), "is optional"));
+  CHECK(says(against(2, 1, 1, 1), "1 bytes too many"));
+  CHECK(says(against(2, 1, 1, 0, 2), "two extensions"));
+  CHECK(says(with([](auto& f) { f.entries[0].codec = 3; }), "names no base"));
 }
 
 TEST_CASE("tsr: every truncation, every flipped bit and trailing bytes are noticed") {

@@ -1,7 +1,7 @@
 """Difference chunks against the decoder written from the page, inside whole .tsr files; chunks by hand; goldens.
 
-Goldens are written once and never again: v1_<name>.tsr beside the base that it needs, v1_earlier.safetensors, and the raw
-bytes' SHA-256 in golden.json.
+Goldens are written once and never again: v1_<name>.tsr beside the base that it needs, v1_earlier.safetensors, and the
+raw bytes' SHA-256 in golden.json.
 """
 
 import hashlib
@@ -52,7 +52,7 @@ def test_the_oracle_reads_what_we_write(difference, container, tmp_path, dtype, 
 
 def test_the_example_of_the_page(difference):
     base = np.array([0x3F80, 0x3F80, 0xBF00, 0x3F81], "<u2").tobytes()
-    raw = difference.decode_chunk(bytes.fromhex("0202" "0000020001" "0100"), base)
+    raw = difference.decode_chunk(bytes.fromhex("020200000200010100"), base)
     assert np.frombuffer(raw, "<u2").tolist() == [0x3F80, 0x3F81, 0xBF00, 0x3F80]
 
 

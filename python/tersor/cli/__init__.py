@@ -66,6 +66,8 @@ def parser() -> argparse.ArgumentParser:
     _add_files(decompress)
     _add_output(decompress, "X; X.safetensors for a file that save_file made")
     _add_base(decompress, "what the files are coded against, wherever it lies now")
+    keep = "damaged chunks become zeros and are named, the rest is saved; the exit code is 1"
+    decompress.add_argument("--keep-going", action="store_true", help=keep)
     verify = command("verify", "check every checksum and hash of .tsr files; writes nothing")
     _add_files(verify)
     _add_base(verify, "what the files are coded against, wherever it lies now")

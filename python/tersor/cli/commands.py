@@ -85,6 +85,11 @@ def _whole_files(arguments: argparse.Namespace, work: Callable[[str, argparse.Na
         seconds = time.monotonic() - start
         row |= {"seconds": round(seconds, 6), "gbps": round(row["bytes"] / max(seconds, 1e-9) / 1e9, 3)}
         rows.append(row)
+        for line in row.get("damaged", ()):
+            code = max(code, 1)
+            print(printable(f'tersor: "{name}": {line}'), file=sys.stderr)
+        if arguments.command == "verify" and "damaged" in row:
+            continue
         if not arguments.quiet and not arguments.json:
             print(printable(_sentence(arguments.command, row)), file=sys.stderr)
     if arguments.json:
@@ -112,7 +117,13 @@ def _decompress(name: str, arguments: argparse.Namespace) -> Row:
     output = arguments.output or ("-" if name == "-" else os.fsdecode(_core.restored_name(os.fsencode(name))))
     with ProgressLine(name, hidden=arguments.quiet) as progress:
         summary = _core.decompress_file(
-            os.fsencode(name), os.fsencode(output), _bases(arguments), arguments.threads, arguments.force, progress
+            os.fsencode(name),
+            os.fsencode(output),
+            _bases(arguments),
+            arguments.threads,
+            arguments.force,
+            arguments.keep_going,
+            progress,
         )
     return _row(name, output, summary)
 
@@ -138,6 +149,7 @@ def _row(name: str, output: str | None, summary: _core.Summary) -> Row:
         "ratio": round(raw / stored, 6) if stored else None,
         "hash": summary.hash,
         "origin": summary.origin,
+        **({"damaged": list(summary.damaged)} if summary.damaged else {}),
     }
 
 

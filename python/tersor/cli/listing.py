@@ -12,7 +12,7 @@ from tersor.cli.text import amount, printable
 
 def facts(name: str) -> dict[str, Any]:
     """Name, hash, version and one row a tensor; sizes in bytes. Raises FormatError, OSError."""
-    file = _core.TensorFile.list(os.fsencode(name))
+    file = _core.TensorFile.open_index(os.fsencode(name))
     return {
         "file": name,
         "version": file.version,
