@@ -39,7 +39,11 @@ _HOMES = {
     "load_file": "tersor.numpy",
     "save_file": "tersor.numpy",
 }
-_DOORS = ("entropy", "numpy")  # modules that come without an import statement; tersor.torch needs torch and one
+_DOORS = (
+    "entropy",
+    "evaluate",
+    "numpy",
+)  # come without an import statement; tersor.torch needs torch and one
 
 
 def __getattr__(name: str) -> Any:
