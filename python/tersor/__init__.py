@@ -63,7 +63,8 @@ def __dir__() -> list[str]:
 def safe_open(filename: str | os.PathLike[str], framework: str = "np", device: str | int = "cpu") -> TensorReader[Any]:
     """Open a .tsr file for reading tensor by tensor, as safetensors' function of this name does.
 
-    filename: a .tsr file. framework: "np" or "pt". device: where tensors go; "cpu", or with "pt" any torch device.
+    filename: a .tsr file, here or under a URL of fsspec ("s3://..."), which is fetched whole.
+    framework: "np" or "pt". device: where tensors go; "cpu", or with "pt" any torch device.
     Returns a reader with keys(), metadata(), get_tensor(), get_slice(); a context manager, usable from many threads.
     Raises FormatError (not a .tsr file, or a damaged one), ValueError (framework, device), OSError, ImportError ("pt"
     without PyTorch).

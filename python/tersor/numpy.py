@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from tersor import checkpoint, lossless
+from tersor import checkpoint, fsspec, lossless
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -29,7 +29,8 @@ def save_file(
     level: 1 (fastest) to 9 (smallest), None for the default, 4. The same arrays and level give the same bytes.
     Raises TypeError (not an array; a dtype without a number; metadata that is no text), ValueError (level), OSError.
     """
-    checkpoint.save_file(_elements(tensors), filename, metadata, level, 0)
+    with fsspec.local_output(filename) as local:
+        checkpoint.save_file(_elements(tensors), local, metadata, level, 0)
 
 
 def save(
@@ -58,7 +59,8 @@ def open_file(filename: str | os.PathLike[str], device: str | int = "cpu") -> ch
     """Open a .tsr file: `tersor.safe_open(filename, "np", device)`."""
     if device != "cpu":
         raise ValueError(f'NumPy arrays are on device "cpu", not {device!r}')
-    return _reader(checkpoint.open_file(filename))
+    with fsspec.local_input(filename) as local:
+        return _reader(checkpoint.open_file(local))
 
 
 def _reader(file: Any) -> checkpoint.TensorReader[NDArray[Any]]:
