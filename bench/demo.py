@@ -50,6 +50,16 @@ class Line:
     def share(self) -> float:
         return self.stored / self.raw
 
+    @property
+    def ours(self) -> bool:
+        return self.coder.startswith("tersor")
+
+    def compress_gbps(self) -> float:
+        return self.raw / self.compress_s / 1e9
+
+    def decompress_gbps(self) -> float:
+        return self.raw / self.decompress_s / 1e9
+
 
 def say(text: str = "") -> None:
     print(text, flush=True)
@@ -124,7 +134,6 @@ def go_and_return(path: Path) -> None:
         say(f"  tersor {verb} {source.name}: {size}, {row['seconds']:.2f} s with reading and syncing")
     if digest(path) != digest(back):
         raise SystemExit(f"{back} differs from {path}")
-    say("  the restored file is identical (SHA-256)")
 
 
 def packed_name(path: Path) -> Path:
@@ -207,8 +216,11 @@ def peers(model: str, path: Path) -> list[Line]:
 # ---- what is shown --------------------------------------------------------------------------------------------------
 
 
-def prove(model: str, path: Path) -> None:
-    """The same tensors have the same content hash at any level and through any door, and the model says the same."""
+def prove(model: str, path: Path) -> list[str]:
+    """The same tensors have the same content hash at any level and through any door, and the model says the same.
+
+    Returns what was proved, a sentence each.
+    """
     import safetensors.torch
     import torch
 
@@ -222,17 +234,18 @@ def prove(model: str, path: Path) -> None:
     again = run_tersor("info", saved)["hash"]
     if verified["hash"] != again:
         raise SystemExit(f"content hashes differ: {verified['hash']} and {again}")
-    say(f"  content hash {again}: equal for the command's file and for tersor.torch.save_file at level 1")
+    proved = ["the restored file is identical (SHA-256)"]
+    proved.append(f"content hash {again}: equal for the command's file and for tersor.torch.save_file at level 1")
     encoder = BIN / "tersor-enc"
     if encoder.exists():
         binary = path.with_suffix(".binary.tsr")
         subprocess.run([encoder, "-f", path, binary], check=True)
         if digest(binary) != digest(packed):
             raise SystemExit(f"{binary.name} and {packed.name} differ")
-        say("  tersor-enc wrote the same bytes without Python")
+        proved.append("tersor-enc wrote the same bytes without Python")
     start = time.perf_counter()
     loaded = tersor.torch.load_file(packed)
-    say(f"  tersor.torch.load_file: {time.perf_counter() - start:.3f} s")
+    proved.append(f"tersor.torch.load_file: {time.perf_counter() - start:.3f} s")
     for name, tensor in original.items():
         if tensor.dtype != loaded[name].dtype or not torch.equal(
             tensor.view(torch.uint8), loaded[name].view(torch.uint8)
@@ -242,7 +255,29 @@ def prove(model: str, path: Path) -> None:
     if not torch.equal(before, after):
         raise SystemExit("sentence embeddings differ")
     near, far = (float(before[0] @ before[i]) for i in (1, 2))
-    say(f"  {len(SENTENCES)} sentence embeddings equal in every bit (similar sentences {near:.2f}, others {far:.2f})")
+    pairs = f"similar sentences {near:.2f}, others {far:.2f}"
+    proved.append(f"{len(SENTENCES)} sentence embeddings equal in every bit ({pairs})")
+    for line in proved:
+        say(f"  {line}")
+    return proved
+
+
+HEAD = ("model", "coder", "MB", "MB stored", "of it", "compress s", "GB/s", "decompress s", "GB/s")
+BEST = "In memory, the best of three; GB/s of raw bytes"
+
+
+def row_of(line: Line) -> list[str]:
+    return [
+        line.model,
+        line.coder,
+        f"{line.raw / 1e6:.1f}",
+        f"{line.stored / 1e6:.2f}",
+        f"{line.share:.2%}",
+        f"{line.compress_s:.3f}",
+        f"{line.compress_gbps():.2f}",
+        f"{line.decompress_s:.3f}",
+        f"{line.decompress_gbps():.2f}",
+    ]
 
 
 def show(lines: list[Line]) -> None:
@@ -250,67 +285,37 @@ def show(lines: list[Line]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title="In memory, the best of three; GB/s of raw bytes", title_justify="left")
-    for name in ("model", "coder"):
-        table.add_column(name)
-    for name in ("MB", "MB stored", "of it", "compress s", "GB/s", "decompress s", "GB/s"):
-        table.add_column(name, justify="right")
+    table = Table(title=BEST, title_justify="left")
+    for i, name in enumerate(HEAD):
+        table.add_column(name, justify="right" if i > 1 else "left")
     for line in lines:
         table.add_row(
-            line.model,
-            line.coder,
-            f"{line.raw / 1e6:.1f}",
-            f"{line.stored / 1e6:.2f}",
-            f"{line.share:.2%}",
-            f"{line.compress_s:.3f}",
-            f"{line.raw / line.compress_s / 1e9:.2f}",
-            f"{line.decompress_s:.3f}",
-            f"{line.raw / line.decompress_s / 1e9:.2f}",
-            style="bold" if line.coder.startswith("tersor") else None,
+            *row_of(line),
+            style="bold" if line.ours else None,
             end_section=line is lines[-1] or line.model != lines[lines.index(line) + 1].model,
         )
     Console(width=None if sys.stdout.isatty() else 140).print(table)
 
 
-def plot(lines: list[Line], path: Path) -> None:
-    """Size against speed, one column a model, one row a direction; better is down and to the right."""
-    import matplotlib
-    import matplotlib.ticker
+def report(lines: list[Line], said: dict[str, list[str]]) -> str:
+    """The page: what was proved of each model, size against speed, the table."""
+    from tersor.bench import machine, page
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    models = list(dict.fromkeys(line.model for line in lines))
-    coders = list(dict.fromkeys(line.coder for line in lines))
-    figure, axes = plt.subplots(2, len(models), figsize=(5.2 * len(models), 7.2), squeeze=False)
-    for column, model in enumerate(models):
-        for row, direction in enumerate(("compress", "decompress")):
-            axis = axes[row][column]
-            for line in (line for line in lines if line.model == model):
-                seconds = line.compress_s if direction == "compress" else line.decompress_s
-                ours = line.coder.startswith("tersor")
-                axis.scatter(
-                    line.raw / seconds / 1e9,
-                    100 * line.share,
-                    s=90 if ours else 55,
-                    marker="D" if ours else "o",
-                    color=f"C{coders.index(line.coder)}",
-                    label=line.coder,
-                    zorder=3,
-                )
-            axis.set_xscale("log")
-            axis.xaxis.set_major_formatter(matplotlib.ticker.StrMethodFormatter("{x:g}"))
-            axis.xaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
-            axis.xaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5), numticks=12))
-            axis.set_title(f"MiniLM-L6 {model}: {direction}", fontsize=10)
-            axis.set_xlabel("GB/s of raw bytes")
-            axis.set_ylabel("size, % of the original")
-            axis.grid(alpha=0.3, which="both")
-    handles, labels = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="lower center", ncols=len(coders), frameon=False, fontsize=9)
-    figure.suptitle("Better is down and to the right", fontsize=11)
-    figure.tight_layout(rect=(0, 0.04, 1, 1))
-    figure.savefig(path, dpi=140)
+    parts = []
+    for model in dict.fromkeys(line.model for line in lines):
+        rows = [line for line in lines if line.model == model]
+        pairs = [
+            (caption, [page.Point(coder=r.coder, ours=r.ours, speed=speed(r), size=100 * r.share) for r in rows])
+            for caption, speed in (("Compress", Line.compress_gbps), ("Decompress", Line.decompress_gbps))
+        ]
+        plots = page.plots(pairs, "% of the original")
+        table = page.table(HEAD[1:], [row_of(line)[1:] for line in rows], [line.ours for line in rows])
+        parts.append(page.section(f"MiniLM-L6, {model}", page.listed(said[model]), plots, table))
+    facts = machine.facts()
+    told = [("cpu", str(facts["cpu"])), ("cores", str(facts["cores"])), ("python", str(facts["python"]))]
+    parts.append(page.section("Machine", page.facts(told), page.paragraph(BEST)))
+    lead = "A real model, compressed exactly and given back, beside zstd and zipnn. Better is down and to the right."
+    return page.document("tersor demo", lead, parts)
 
 
 def main() -> int:
@@ -321,18 +326,19 @@ def main() -> int:
     step("The model: all-MiniLM-L6-v2 as fp32, and rounded to bf16")
     files = prepare()
     lines: list[Line] = []
+    said: dict[str, list[str]] = {}
     for model, path in files.items():
         step(f"{model}: there and back, file to file")
         go_and_return(path)
-        prove(model, path)
+        said[model] = prove(model, path)
         step(f"{model}: in memory, and what others make of the same file on one thread")
         lines += ours(model, path)
         lines += peers(model, path)
     step("Result")
     show(lines)
-    picture = FOLDER / "size_against_speed.png"
-    plot(lines, picture)
-    say(f"plot: {picture}")
+    shown = FOLDER / "report.html"
+    shown.write_text(report(lines, said), encoding="utf-8")
+    say(f"report with plots, one file: {shown}")
     say(f"files: {FOLDER}   ({time.perf_counter() - begun:.0f} s)")
     return 0
 

@@ -39,7 +39,11 @@ _HOMES = {
     "load_file": "tersor.numpy",
     "save_file": "tersor.numpy",
 }
-_DOORS = ("entropy", "numpy")  # modules that come without an import statement; tersor.torch needs torch and one
+_DOORS = (
+    "entropy",
+    "evaluate",
+    "numpy",
+)  # come without an import statement; tersor.torch needs torch and one
 
 
 def __getattr__(name: str) -> Any:
@@ -65,7 +69,8 @@ def safe_open(
 ) -> TensorReader[Any]:
     """Open a .tsr file for reading tensor by tensor, as safetensors' function of this name does.
 
-    filename: a .tsr file. framework: "np" or "pt". device: where tensors go; "cpu", or with "pt" any torch device.
+    filename: a .tsr file, here or under a URL of fsspec ("s3://..."), which is fetched whole.
+    framework: "np" or "pt". device: where tensors go; "cpu", or with "pt" any torch device.
     base: what the file was coded against, one path or several (.safetensors, .tsr, folders of them).
     Returns a reader with keys(), metadata(), get_tensor(), get_slice(); a context manager, usable from many threads.
     Raises FormatError (not a .tsr file, or a damaged one), ValueError (framework, device), OSError, ImportError ("pt"

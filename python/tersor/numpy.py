@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from tersor import checkpoint, lossless
+from tersor import checkpoint, fsspec, lossless
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,7 +32,8 @@ def save_file(
     them, or several of these. The file holds their content's hash, not their paths; reading it needs them again.
     Raises TypeError (not an array; a dtype without a number; metadata that is no text), ValueError (level), OSError.
     """
-    checkpoint.save_file(_elements(tensors), filename, metadata, base, level, 0)
+    with fsspec.local_output(filename) as local:
+        checkpoint.save_file(_elements(tensors), local, metadata, base, level, 0)
 
 
 def save(
@@ -70,7 +71,8 @@ def open_file(
     """Open a .tsr file: `tersor.safe_open(filename, "np", device)`."""
     if device != "cpu":
         raise ValueError(f'NumPy arrays are on device "cpu", not {device!r}')
-    return _reader(checkpoint.open_file(filename, base))
+    with fsspec.local_input(filename) as local:
+        return _reader(checkpoint.open_file(local, base))
 
 
 def _reader(file: Any) -> checkpoint.TensorReader[NDArray[Any]]:

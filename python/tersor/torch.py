@@ -14,7 +14,7 @@ except ImportError as error:
 
 import numpy as np
 
-from tersor import _core, checkpoint, lossless
+from tersor import _core, checkpoint, fsspec, lossless
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -81,7 +81,8 @@ def save_file(
     Raises ValueError (not a tensor; sparse; not contiguous; level), RuntimeError (tensors that share memory: use
     save_model), TypeError (a dtype without a number), OSError.
     """
-    checkpoint.save_file(_elements(tensors), filename, metadata, base, level, _threads())
+    with fsspec.local_output(filename) as local:
+        checkpoint.save_file(_elements(tensors), local, metadata, base, level, _threads())
 
 
 def save(
@@ -199,7 +200,8 @@ def open_file(
     filename: str | os.PathLike[str], device: str | int = "cpu", *, base: checkpoint.Paths = None
 ) -> checkpoint.TensorReader[torch.Tensor]:
     """Open a .tsr file: `tersor.safe_open(filename, "pt", device)`."""
-    return _reader(checkpoint.open_file(filename, base), device)
+    with fsspec.local_input(filename) as local:
+        return _reader(checkpoint.open_file(local, base), device)
 
 
 def _threads() -> int:

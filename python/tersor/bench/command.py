@@ -22,6 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     parser.add_argument("-o", "--output", metavar="FILE", help="write the JSON object to FILE")
+    parser.add_argument(
+        "--html", metavar="FILE", help="write tables and plots to FILE, one page that needs nothing else"
+    )
     parser.add_argument("--rounds", type=int, metavar="N", help="rounds to take the median over")
     parser.add_argument("--case", action="append", metavar="NAME", help="only this case (may be repeated)")
     parser.add_argument("--impl", action="append", metavar="TEXT", help="only coders with TEXT in their name")
@@ -69,6 +72,12 @@ def run(arguments: argparse.Namespace) -> int:
         output = Path(arguments.output)
         output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text(text)
+    if arguments.html:
+        from tersor.bench import page
+
+        picture = Path(arguments.html)
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        picture.write_text(page.bench_page(result), encoding="utf-8")
     if arguments.json:
         sys.stdout.write(text)
     table.show(result, file=sys.stderr if arguments.json else sys.stdout)

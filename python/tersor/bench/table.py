@@ -36,7 +36,7 @@ def show(result: dict[str, Any], file: TextIO) -> None:
         for name in names:
             table.add_column(name, justify="right")
         for row in rows:
-            table.add_row(row["impl"], *_cells(row), style="bold" if row["ours"] else None)
+            table.add_row(row["impl"], *cells(row), style="bold" if row["ours"] else None)
         console.print(table)
         for row in rows:
             if row["decode_scaling"] is not None:
@@ -58,7 +58,8 @@ def show(result: dict[str, Any], file: TextIO) -> None:
         console.print(f"beside it: {fact['impl']} on {fact['case']}: {figures} [{fact['origin']}]", markup=False)
 
 
-def _cells(row: Row) -> list[str]:
+def cells(row: Row) -> list[str]:
+    """A row as text, one a column after the coder."""
     over = row["over_floor_percent"]
     return [
         f"{row['bits_per_element']:.3f}",

@@ -40,12 +40,18 @@ def parser() -> argparse.ArgumentParser:
     """The whole command line."""
     from tersor import __version__, _core
     from tersor.bench import command as measuring
-    from tersor.cli import commands
+    from tersor.cli import commands, completion
 
     top = argparse.ArgumentParser(
         prog="tersor", description="Exact compression of checkpoints and tensors.", epilog=EPILOG, allow_abbrev=False
     )
     top.add_argument("-V", "--version", action="version", version=f"tersor {__version__}")
+    top.add_argument(
+        "--print-completion",
+        action=completion.PrintCompletion,
+        choices=completion.SHELLS,
+        help="print a script that completes this command in a shell (needs shtab)",
+    )
     names = top.add_subparsers(metavar="COMMAND", required=True)
 
     def command(name: str, text: str) -> argparse.ArgumentParser:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from tersor import FormatError, _core
+from tersor import FormatError, _core, fsspec
 from tersor.cli.progress import ProgressLine
 from tersor.cli.text import amount, printable
 
@@ -100,10 +100,14 @@ def _whole_files(arguments: argparse.Namespace, work: Callable[[str, argparse.Na
 def _compress(name: str, arguments: argparse.Namespace) -> Row:
     output = arguments.output or ("-" if name == "-" else name + ".tsr")
     level = _core.DEFAULT_LEVEL if arguments.level is None else arguments.level
-    with ProgressLine(name, hidden=arguments.quiet) as progress:
+    with (
+        fsspec.local_output(output, force=arguments.force) as target,
+        fsspec.local_input(name) as source,
+        ProgressLine(name, hidden=arguments.quiet) as progress,
+    ):
         summary = _core.compress_file(
-            os.fsencode(name),
-            os.fsencode(output),
+            os.fsencode(source),
+            os.fsencode(target),
             _bases(arguments),
             level,
             arguments.threads,
@@ -114,23 +118,32 @@ def _compress(name: str, arguments: argparse.Namespace) -> Row:
 
 
 def _decompress(name: str, arguments: argparse.Namespace) -> Row:
-    output = arguments.output or ("-" if name == "-" else os.fsdecode(_core.restored_name(os.fsencode(name))))
-    with ProgressLine(name, hidden=arguments.quiet) as progress:
-        summary = _core.decompress_file(
-            os.fsencode(name),
-            os.fsencode(output),
-            _bases(arguments),
-            arguments.threads,
-            arguments.force,
-            arguments.keep_going,
-            progress,
-        )
+    with fsspec.local_input(name) as source:
+        output = arguments.output or ("-" if name == "-" else _restored_name(name, source))
+        with (
+            fsspec.local_output(output, force=arguments.force) as target,
+            ProgressLine(name, hidden=arguments.quiet) as progress,
+        ):
+            summary = _core.decompress_file(
+                os.fsencode(source),
+                os.fsencode(target),
+                _bases(arguments),
+                arguments.threads,
+                arguments.force,
+                arguments.keep_going,
+                progress,
+            )
     return _row(name, output, summary)
 
 
+def _restored_name(name: str, source: str | os.PathLike[str]) -> str:
+    restored = os.fsdecode(_core.restored_name(os.fsencode(source)))
+    return fsspec.beside(name, os.path.basename(restored)) if fsspec.is_url(name) else restored
+
+
 def _verify(name: str, arguments: argparse.Namespace) -> Row:
-    with ProgressLine(name, hidden=arguments.quiet) as progress:
-        summary = _core.verify_file(os.fsencode(name), _bases(arguments), arguments.threads, progress)
+    with fsspec.local_input(name) as source, ProgressLine(name, hidden=arguments.quiet) as progress:
+        summary = _core.verify_file(os.fsencode(source), _bases(arguments), arguments.threads, progress)
     return _row(name, None, summary)
 
 
@@ -171,7 +184,7 @@ def _report(name: str, error: Exception) -> int:
     """One line on stderr. Returns 1 for data and environment, 2 for a call that cannot be meant; bugs are raised."""
     text = _line(error)
     print(printable(f"tersor: {text}" if name in text else f"tersor: {name}: {text}"), file=sys.stderr)
-    if isinstance(error, (FormatError, OSError, KeyError, MemoryError)):
+    if isinstance(error, (FormatError, OSError, KeyError, MemoryError, ImportError)):
         return 1
     if isinstance(error, (ValueError, TypeError)):
         return 2

@@ -6,13 +6,14 @@ import os
 import sys
 from typing import Any
 
-from tersor import _core
+from tersor import _core, fsspec
 from tersor.cli.text import amount, printable
 
 
 def facts(name: str) -> dict[str, Any]:
     """Name, hash, version and one row a tensor; sizes in bytes. Raises FormatError, OSError."""
-    file = _core.TensorFile.open_index(os.fsencode(name))
+    with fsspec.local_input(name) as local:  # what is mapped stays when the copy goes
+        file, stored = _core.TensorFile.open_index(os.fsencode(local)), os.stat(local).st_size
     return {
         "file": name,
         "version": file.version,
@@ -22,7 +23,7 @@ def facts(name: str) -> dict[str, Any]:
         "metadata": dict(file.metadata),
         "tensors": [_row(entry) for entry in file.entries if entry.kind == "tensor" or file.origin == "file"],
         "bytes": sum(entry.nbytes for entry in file.entries),
-        "stored": os.stat(name).st_size,
+        "stored": stored,
     }
 
 
