@@ -86,7 +86,9 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _add_files(command: argparse.ArgumentParser) -> None:
-    command.add_argument("files", nargs="*", metavar="IN", help="a file, or - for stdin (the default in a pipe)")
+    command.add_argument(
+        "files", nargs="*", metavar="IN", help="a file, a folder, or - for stdin (the default in a pipe)"
+    )
 
 
 def _add_output(command: argparse.ArgumentParser, default: str) -> None:

@@ -7,10 +7,11 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tersor import FormatError, _core, fsspec
+from tersor.cli import folders
 from tersor.cli.progress import ProgressLine
 from tersor.cli.text import amount, printable
 
@@ -98,6 +99,8 @@ def _whole_files(arguments: argparse.Namespace, work: Callable[[str, argparse.Na
 
 
 def _compress(name: str, arguments: argparse.Namespace) -> Row:
+    if folders.is_folder(name):
+        return _folder(name, arguments, packing=True)
     output = arguments.output or ("-" if name == "-" else name + ".tsr")
     level = _core.DEFAULT_LEVEL if arguments.level is None else arguments.level
     with (
@@ -118,6 +121,8 @@ def _compress(name: str, arguments: argparse.Namespace) -> Row:
 
 
 def _decompress(name: str, arguments: argparse.Namespace) -> Row:
+    if folders.is_folder(name):
+        return _folder(name, arguments, packing=False)
     with fsspec.local_input(name) as source:
         output = arguments.output or ("-" if name == "-" else _restored_name(name, source))
         with (
@@ -141,10 +146,50 @@ def _restored_name(name: str, source: str | os.PathLike[str]) -> str:
     return fsspec.beside(name, os.path.basename(restored)) if fsspec.is_url(name) else restored
 
 
+def _folder(name: str, arguments: argparse.Namespace, *, packing: bool) -> Row:
+    """A whole folder: its files one after the other, each with all threads."""
+    output = arguments.output or folders.default_output(name, packing=packing)
+    if output == "-":
+        raise ValueError("a folder cannot be written to stdout")
+    total: Row = {"bytes": 0, "stored": 0, "damaged": []}
+    one = argparse.Namespace(**{**vars(arguments), "force": True})
+
+    def work(source: str, target: str) -> None:
+        one.output = target
+        row = _compress(source, one) if packing else _decompress(source, one)
+        total["bytes"] += row["bytes"]
+        total["stored"] += row["stored"]
+        total["damaged"] += [f"{os.path.relpath(source, name)}: {line}" for line in row.get("damaged", ())]
+
+    with folders.whole_folder(output, force=arguments.force) as made:
+        rename = folders.packed_name if packing else folders.restored_name
+        count, copied = folders.transform(name, made, rename, work)
+    raw, stored = total["bytes"] + copied, total["stored"] + copied
+    row: Row = {"input": name, "output": output, "bytes": raw, "stored": stored, "coded_files": count}
+    return row | {"ratio": round(raw / stored, 6) if stored else None, **_lost(total["damaged"])}
+
+
 def _verify(name: str, arguments: argparse.Namespace) -> Row:
+    if folders.is_folder(name):
+        return _verify_folder(name, arguments)
     with fsspec.local_input(name) as source, ProgressLine(name, hidden=arguments.quiet) as progress:
         summary = _core.verify_file(os.fsencode(source), _bases(arguments), arguments.threads, progress)
     return _row(name, None, summary)
+
+
+def _verify_folder(name: str, arguments: argparse.Namespace) -> Row:
+    total: Row = {"input": name, "bytes": 0, "stored": 0}
+    lines: list[str] = []
+    for path in filter(folders.restored_name, folders.files_of(name)):
+        row = _verify(os.path.join(name, path), arguments)
+        total["bytes"] += row["bytes"]
+        total["stored"] += row["stored"]
+        lines += [f"{path}: {line}" for line in row.get("damaged", ())]
+    return total | _lost(lines)
+
+
+def _lost(lines: Sequence[str]) -> Row:
+    return {"damaged": list(lines)} if lines else {}
 
 
 def _bases(arguments: argparse.Namespace) -> list[bytes]:
@@ -162,14 +207,14 @@ def _row(name: str, output: str | None, summary: _core.Summary) -> Row:
         "ratio": round(raw / stored, 6) if stored else None,
         "hash": summary.hash,
         "origin": summary.origin,
-        **({"damaged": list(summary.damaged)} if summary.damaged else {}),
+        **_lost(summary.damaged),
     }
 
 
 def _sentence(command: str, row: Row) -> str:
     raw, stored, speed = amount(row["bytes"]), amount(row["stored"]), f"{row['seconds']:.2f} s, {row['gbps']:.2f} GB/s"
     if command == "verify":
-        return f"{row['input']}: good, {raw}, hash {row['hash']} ({speed})"
+        return f"{row['input']}: good, {raw}{', hash ' + row['hash'] if 'hash' in row else ''} ({speed})"
     share = f"{row['stored'] / row['bytes']:.2%}" if row["bytes"] else "empty"
     sizes = f"{raw} -> {stored}" if command == "compress" else f"{stored} -> {raw}"
     return f"{row['input']}: {sizes} ({share}) -> {row['output']} ({speed})"

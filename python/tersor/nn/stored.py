@@ -98,7 +98,7 @@ def store(weights: Sequence[tuple[torch.Tensor, int]], level: int | None) -> lis
     # On a thread that ends: a coder's scratch memory, some 15 MB, is its thread's, and here memory is what counts.
     with ThreadPoolExecutor(1) as coder:
         elements = tersor.torch._elements(parts)
-        container = Container(coder.submit(checkpoint.save, elements, None, level, 1).result())
+        container = Container(coder.submit(checkpoint.save, elements, None, None, level, 1).result())
     index = {entry.name: entry.index for entry in container.file.entries}
     return [
         StoredWeight(container, [index[name] for name in of_one], weight, block_rows)
