@@ -27,12 +27,13 @@ bool constant(std::span<const uint8_t> values) noexcept {
   return std::memcmp(values.data(), values.data() + 1, values.size() - 1) == 0;
 }
 
-uint64_t entropy_bytes(const ByteCounts& counts) noexcept {
+// What `values` like those counted cost at least.
+uint64_t entropy_bytes(const ByteCounts& counts, size_t values) noexcept {
   uint64_t total = 0, cost = 0;
   for (const uint64_t count : counts) total += count;
   for (const uint64_t count : counts)
     if (count) cost += count * cost_q16(uint32_t(count), uint32_t(total));
-  return cost >> 19;
+  return (cost >> 19) * values / total;
 }
 
 std::vector<uint8_t> bytes_of(const Table& table) {
@@ -94,10 +95,10 @@ bool encode_plane_below(std::span<const uint8_t> values, int limit, const PlaneO
   const ByteWriter before = out;
   const size_t most = worth(rival, options.least_saving);
   if (limit > 32 && values.size() >= kLeastSampled) {
-    // Most planes of mantissas look random: one value in eight tells, unless parts differ from each other.
+    // Most planes of mantissas look random: one value in 32 tells, unless parts differ from each other.
     ByteCounts some{};
     sample_bytes(values, kSampleStride, some);
-    if (entropy_bytes(some) * kSampleStride >= most) return false;
+    if (entropy_bytes(some, values.size()) >= most) return false;
   }
   const std::vector<Segment> segments = cut(values, limit, options);
   uint64_t cost = 0;

@@ -209,6 +209,19 @@ TEST_CASE("chunk: Gaussian weights cost what is promised") {
   }
 }
 
+TEST_CASE("chunk: a small tensor costs little more a weight than a large one, at every level") {
+  for (const Element element : {Element::bf16, Element::fp16, Element::fp32, Element::bytes})
+    for (const int level : {1, 4, 6, 9}) {
+      const auto bits = [&](size_t bytes) {
+        const size_t coded = encoded(element, content_of(Content::gaussian, element, bytes, 1), level).size();
+        return 8 * double(coded) / double(bytes);
+      };
+      const double large = bits(kChunkBytes);
+      for (const size_t bytes : {30'000u, 70'000u, 140'000u, 240'000u, 270'000u, 520'000u, 530'000u, 900'000u})
+        CHECK(bits(bytes) < large * 1.02);
+    }
+}
+
 TEST_CASE("chunk: calls that cannot be meant") {
   const Bytes raw(8);
   Bytes coded(9);
