@@ -12,7 +12,8 @@ namespace {
 
 constexpr Variant<DecodeRows> kDecodeRows[] = {
     {Isa::scalar, decode_rows_scalar},
-    TERSOR_X86({Isa::avx512, decode_rows_avx512}, {Isa::avx512vbmi, decode_rows_avx512vbmi}, )};
+    TERSOR_X86({Isa::avx2, decode_rows_avx2}, {Isa::avx512, decode_rows_avx512},
+               {Isa::avx512vbmi, decode_rows_avx512vbmi}, )};
 constexpr Variant<EncodeRows> kEncodeRows[] = {{Isa::scalar, encode_rows_scalar},
                                                TERSOR_X86({Isa::avx512, encode_rows_avx512}, )};
 
