@@ -91,7 +91,7 @@ DecodeRows decode_rows_scalar, decode_rows_avx2, decode_rows_avx512, decode_rows
 // Encodes rows [0, rows), the last first. Symbols have a frequency; the door has checked that.
 using EncodeRows = void(const EncodeTables& tables, EncodeStates& states, int groups, size_t rows,
                         const uint8_t* symbols) noexcept;
-EncodeRows encode_rows_scalar, encode_rows_avx512;
+EncodeRows encode_rows_scalar, encode_rows_avx2, encode_rows_avx512;
 
 // The narrow coder: one or kMostNarrow states and one word stream, symbol i from the end on lane i % lanes. It codes
 // short inputs and what does not fill a row. Same arithmetic and same tables; scalar by nature.

@@ -24,7 +24,7 @@ struct Level {
 
 std::vector<Level> levels() {
   std::vector<Level> all = {{Isa::scalar, decode_rows_scalar, encode_rows_scalar}};
-  TERSOR_X86(if (machine_isa() >= Isa::avx2) all.push_back({Isa::avx2, decode_rows_avx2, encode_rows_scalar});
+  TERSOR_X86(if (machine_isa() >= Isa::avx2) all.push_back({Isa::avx2, decode_rows_avx2, encode_rows_avx2});
              if (machine_isa() >= Isa::avx512) all.push_back({Isa::avx512, decode_rows_avx512, encode_rows_avx512});
              if (machine_isa() >= Isa::avx512vbmi)
                  all.push_back({Isa::avx512vbmi, decode_rows_avx512vbmi, encode_rows_avx512});)
