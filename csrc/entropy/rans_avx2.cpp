@@ -36,30 +36,23 @@ static constexpr Controls kControls = make_controls();
 
 // The words below `words` for the lanes whose bit of `take` is 1; moves down by as many.
 TERSOR_INLINE void expand(const uint8_t*& words, uint32_t take, __m256i word[2]) {
-  // 16 bits for each eight lanes: their bits times 16, which is the offset of their control, and what is above them.
-  uint64_t bits = _pdep_u64(take, 0x0ff00ff00ff00ff0u);
+  // No PDEP here: Zen 1 and 2 take it apart bit by bit.
   const auto controls = reinterpret_cast<const uint8_t*>(kControls.bytes);
   const uint8_t* const end = words;
   const auto begin = [&](uint64_t of) {  // popcnt; into its own source, since elsewhere it waits for the target
     asm("popcnt %0, %0" : "+r"(of));
     return end - 2 * of;
   };
-  words = begin(bits);
+  words = begin(take);
   __m256i from[2], control[2];
   from[0] = _mm256_castsi128_si256(load128(words));
-  control[0] = _mm256_castsi128_si256(load128(controls + uint16_t(bits)));
-  bits >>= 16;
-  asm("" : "+r"(bits));
-  from[1] = _mm256_castsi128_si256(load128(begin(bits)));
-  control[1] = _mm256_castsi128_si256(load128(controls + uint16_t(bits)));
-  bits >>= 16;
-  asm("" : "+r"(bits));
-  from[0] = _mm256_inserti128_si256(from[0], load128(begin(bits)), 1);
-  control[0] = _mm256_inserti128_si256(control[0], load128(controls + uint16_t(bits)), 1);
-  bits >>= 16;
-  asm("" : "+r"(bits));
-  from[1] = _mm256_inserti128_si256(from[1], load128(begin(bits)), 1);
-  control[1] = _mm256_inserti128_si256(control[1], load128(controls + bits), 1);
+  control[0] = _mm256_castsi128_si256(load128(controls + (take << 4 & 0xff0)));
+  from[1] = _mm256_castsi128_si256(load128(begin(take >> 8)));
+  control[1] = _mm256_castsi128_si256(load128(controls + (take >> 4 & 0xff0)));
+  from[0] = _mm256_inserti128_si256(from[0], load128(begin(take >> 16)), 1);
+  control[0] = _mm256_inserti128_si256(control[0], load128(controls + (take >> 12 & 0xff0)), 1);
+  from[1] = _mm256_inserti128_si256(from[1], load128(begin(take >> 24)), 1);
+  control[1] = _mm256_inserti128_si256(control[1], load128(controls + (take >> 20 & 0xff0)), 1);
   TERSOR_HALVES word[h] = _mm256_shuffle_epi8(from[h], control[h]);
 }
 

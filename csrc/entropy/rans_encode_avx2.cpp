@@ -44,15 +44,13 @@ constexpr CompressControls kCompressControls = make_controls();
 
 // Appends the low halves of the lanes whose bit is 1, eight lanes at a time.
 TERSOR_INLINE uint16_t* compress(uint16_t* words, const uint16_t* low, uint32_t lanes) {
-  const uint64_t bits = _pdep_u64(lanes, 0x0ff00ff00ff00ff0u);
   asm volatile("" : : "r"(low) : "memory");  // what was just stored there is read back in quarters
 #pragma GCC unroll 4
   for (int quarter = 0; quarter < 4; ++quarter) {
-    const uint64_t here = bits >> (16 * quarter) & 0xffff;
-    const auto* const control = reinterpret_cast<const uint8_t*>(kCompressControls.bytes) + here;
+    const uint32_t here = lanes >> (8 * quarter) & 255;  // no PDEP: Zen 1 and 2 take it apart bit by bit
     _mm_storeu_si128(reinterpret_cast<__m128i*>(words),
-                     _mm_shuffle_epi8(load128(low + place_of(8 * quarter)), load128(control)));
-    words += _mm_popcnt_u64(here);
+                     _mm_shuffle_epi8(load128(low + place_of(8 * quarter)), load128(kCompressControls.bytes[here])));
+    words += _mm_popcnt_u32(here);
   }
   return words;
 }
