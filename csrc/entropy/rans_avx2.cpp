@@ -1,4 +1,4 @@
-// rANS decoding with AVX2, BMI2: Haswell and Zen 1 to 3. Page: docs/formats/rans8.md.
+// rANS with AVX2, BMI2, FMA: Haswell and Zen 1 to 3. Page: docs/formats/rans8.md.
 // Reference: rans_scalar.cpp, equal in every byte and every state.
 //
 // 16-bit halves as in rans_decode_zmm.h, a group in two registers: lanes 0..7 and 16..23, 8..15 and 24..31. So packing
@@ -219,6 +219,7 @@ struct Alias256 {
   // low: a group's 32, as they lie in memory. In `to` lane l of eight lies where three steps of unpacking want it.
   __attribute__((always_inline)) void fetch(const uint16_t* low, uint64_t* to) const {
     const auto* const bucket = reinterpret_cast<const uint8_t*>(low) + 1;
+    asm volatile("" : : "r"(low) : "memory");  // else bytes are extracted from the registers just stored
 #pragma GCC unroll 32
     for (int i = 0; i < kGroupLanes; ++i) {
       uint64_t one = entry[bucket[2 * i]];
@@ -272,7 +273,12 @@ __attribute__((noinline)) bool decode(const DecodeTables& tables, DecodeStates& 
     local.words[g] = states.words[g];
     if constexpr (Tables::kEntries) t.fetch(local.low + kGroupLanes * g, entries + kGroupLanes * g);
   }
+  int behind = -1;  // the first lane whose entries are still to be fetched
   for (size_t row = 0; row < rows; ++row) {
+    if constexpr (Tables::kEntries && kGroups == 1) {
+      if (behind >= 0) t.fetch(local.low, entries);
+      behind = -1;
+    }
 #pragma GCC unroll 1
     for (int set = 0; set < kGroups; set += kStep, out += kGroupLanes * kStep) {
       // The lines to be written are fetched early: a cold target would cost as much as the decoding.
@@ -282,6 +288,10 @@ __attribute__((noinline)) bool decode(const DecodeTables& tables, DecodeStates& 
       __m256i low[2][kStep], high[2][kStep], symbol[kStep], f[2][kStep], rank[2][kStep], word[2];
       TERSOR_EACH TERSOR_HALVES low[h][j] = load(low_at + kGroupLanes * j + 16 * h);
       t.resolve(low, entries + (Tables::kEntries ? kGroupLanes * set : 0), symbol, f, rank);
+      // Of the set before, whose chain this one's does not touch.
+      if constexpr (Tables::kEntries)
+        if (behind >= 0) t.fetch(local.low + behind, entries + behind);
+      behind = kGroupLanes * set;
       // x' = f * high + rank in 32 bits, carried by hand between the halves
       TERSOR_EACH TERSOR_HALVES {
         const __m256i before = load(high_at + kGroupLanes * j + 16 * h);
@@ -298,7 +308,6 @@ __attribute__((noinline)) bool decode(const DecodeTables& tables, DecodeStates& 
           store(high_at + kGroupLanes * j + 16 * h, _mm256_or_si256(high[h][j], _mm256_and_si256(low[h][j], take[h])));
           store(low_at + kGroupLanes * j + 16 * h, _mm256_blendv_epi8(low[h][j], word[h], take[h]));
         }
-        if constexpr (Tables::kEntries) t.fetch(low_at + kGroupLanes * j, entries + kGroupLanes * (set + j));
       }
     }
     // A row reads at most 64 bytes a group, and 64 * groups bytes below floor are ours.
@@ -328,6 +337,8 @@ bool decode_groups(const DecodeTables& tables, DecodeStates& states, int groups,
 
 }  // namespace tersor::entropy::avx2
 
+#include "entropy/rans_encode_ymm.h"
+
 namespace tersor::entropy {
 
 bool decode_rows_avx2(const DecodeTables& tables, DecodeStates& states, int groups, const uint8_t* floor, size_t rows,
@@ -341,6 +352,16 @@ bool decode_rows_avx2(const DecodeTables& tables, DecodeStates& states, int grou
     case Layout::contiguous: return decode_groups<Contiguous>(tables, states, groups, floor, rows, out);
   }
   return false;
+}
+
+void encode_rows_avx2(const EncodeTables& tables, EncodeStates& states, int groups, size_t rows,
+                      const uint8_t* symbols) noexcept {
+  using namespace avx2;
+  switch (tables.layout) {
+    case Layout::alias32: return encode_by_width<Planes, true>(tables, states, groups, rows, symbols);
+    case Layout::alias256: return encode_by_width<Entries, true>(tables, states, groups, rows, symbols);
+    case Layout::contiguous: return encode_by_width<Planes, false>(tables, states, groups, rows, symbols);
+  }
 }
 
 }  // namespace tersor::entropy

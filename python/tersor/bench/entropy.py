@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, Literal
 
 from tersor.bench import native, ours, sources
-from tersor.bench.harness import Bytes, Case, Codec
+from tersor.bench.harness import AbsentError, Bytes, Case, Codec
 from tersor.bench.selection import Factory, Selection, choose
 
 SYMBOLS = 2 << 20
@@ -28,8 +28,13 @@ PEERS: dict[str, Factory] = {
 
 
 def coder(mode: Literal["alias", "contiguous"], *, threads: int = 1, isa: str | None = None) -> Codec:
-    """tersor.entropy in one mode. mode: "alias" or "contiguous". isa: the level held, None for the machine's own."""
+    """tersor.entropy in one mode. mode: "alias" or "contiguous". isa: the level held, None for the machine's own.
+
+    Raises AbsentError where the machine has no such level."""
     import tersor.entropy
+
+    if isa is not None and not ours.runs(isa):
+        raise AbsentError(f"this machine, or TERSOR_ISA, has no {isa}")
 
     def encode(symbols: Any) -> Any:
         return tersor.entropy.encode(symbols, mode=mode)
@@ -62,7 +67,7 @@ def coder_name(mode: str, *, threads: int = 1, isa: str | None = None) -> str:
 
 def _ours() -> dict[str, Factory]:
     found: dict[str, Factory] = {}
-    for isa, threads in ((None, 1), (None, 2), ("scalar", 1)):
+    for isa, threads in ((None, 1), (None, 2), ("avx2", 1), ("scalar", 1)):
         for mode in ("alias", "contiguous"):
             found[coder_name(mode, threads=threads, isa=isa)] = partial(coder, mode, threads=threads, isa=isa)
     return found

@@ -1,26 +1,19 @@
-// rANS encoding with AVX2, BMI2, FMA. Page: docs/formats/rans8.md.
-// Reference: rans_scalar.cpp, equal in every byte and every state.
+// The AVX2 rANS encoder: rans_avx2.cpp includes it behind its loads and stores.
 //
-// Halves of 16 bits, lanes in the order of rans_avx2.cpp. Only the quotient needs 32 bits: of four lanes in each half
+// Halves of 16 bits, lanes in the order of the decoder. Only the quotient needs 32 bits: of four lanes in each half
 // of a register. It is a float product that never comes out too large: state and product are rounded by at most 2^-24
 // each, relative, and a reciprocal three steps below the nearest float is short by 2.5 * 2^-24 or more. It is short by
 // less than 4.5 * 2^-23, and the quotient below 2^16, so before truncation 0.04 are missing at most, and the rank is
 // below 1.04 frequencies before one correction. tests/entropy/rans_check.cpp tries every frequency.
+#pragma once
 #include <immintrin.h>
 
 #include "entropy/rans_kernels.h"
 
 namespace tersor::entropy::avx2 {
-namespace {
 
-#define TERSOR_INLINE __attribute__((always_inline)) inline
-#define TERSOR_HALVES _Pragma("GCC unroll 2") for (int h = 0; h < 2; ++h)
+inline constexpr uint32_t kMostNarrowRank = 63000;  // 1.04 of it still has 16 bits
 
-constexpr uint32_t kMostNarrowRank = 63000;  // 1.04 of it still has 16 bits
-
-TERSOR_INLINE __m128i load128(const void* at) { return _mm_load_si128(static_cast<const __m128i*>(at)); }
-TERSOR_INLINE __m256i load(const void* at) { return _mm256_load_si256(static_cast<const __m256i*>(at)); }
-TERSOR_INLINE void store(void* at, __m256i value) { _mm256_store_si256(static_cast<__m256i*>(at), value); }
 TERSOR_INLINE __m256i at_least(__m256i a, __m256i b) { return _mm256_cmpeq_epi16(_mm256_max_epu16(a, b), a); }
 
 // Where lane i of a group lies: the second and the third eight are exchanged.
@@ -29,7 +22,7 @@ constexpr int place_of(int lane) { return (lane & ~24) | (lane & 8) << 1 | (lane
 struct CompressControls {
   alignas(64) unsigned char bytes[256][16];
 };
-constexpr CompressControls make_controls() {
+static constexpr CompressControls make_compress_controls() {
   CompressControls controls{};
   for (int lanes = 0; lanes < 256; ++lanes)
     for (int lane = 0, word = 0; lane < 8; ++lane)
@@ -40,7 +33,7 @@ constexpr CompressControls make_controls() {
       }
   return controls;
 }
-constexpr CompressControls kCompressControls = make_controls();
+static constexpr CompressControls kCompressControls = make_compress_controls();
 
 // Appends the low halves of the lanes whose bit is 1, eight lanes at a time.
 TERSOR_INLINE uint16_t* compress(uint16_t* words, const uint16_t* low, uint32_t lanes) {
@@ -62,7 +55,7 @@ struct Said {
   __m256 reciprocal[2][2];
 };
 
-// Small alphabets: byte planes of 32, see Plane in rans_avx2.cpp.
+// Small alphabets: byte planes of 32, see Plane.
 struct Planes {
   static constexpr int kNames = 32;
   alignas(32) uint8_t piece[8][2][16];  // frequency, start, reciprocal; low bytes first
@@ -79,8 +72,8 @@ struct Planes {
       }
     }
   }
-  TERSOR_INLINE void fetch(const uint8_t*) {}
-  TERSOR_INLINE Said say(const uint8_t* symbols, int) const {
+  __attribute__((always_inline)) void fetch(const uint8_t*) {}
+  __attribute__((always_inline)) Said say(const uint8_t* symbols, int) const {
     const __m256i name = _mm256_sub_epi8(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(symbols)), base);
     const __m256i above = _mm256_sub_epi8(name, _mm256_set1_epi8(16));
     __m256i bytes[8], words[2][4];
@@ -120,7 +113,7 @@ struct Entries {
     }
   }
   // Lane l of eight in such an order that two registers hold lanes 0, 1 and 2, 3 of two eights.
-  TERSOR_INLINE void fetch(const uint8_t* symbols) {
+  __attribute__((always_inline)) void fetch(const uint8_t* symbols) {
     for (uint64_t* to = row; to < row + lanes; to += kGroupLanes, symbols += kGroupLanes)
 #pragma GCC unroll 32
       for (int i = 0; i < kGroupLanes; ++i) {
@@ -129,7 +122,7 @@ struct Entries {
         to[(i & 8) * 2 + (i & 6) * 2 + (i & 16) / 8 + (i & 1)] = one;
       }
   }
-  TERSOR_INLINE Said say(const uint8_t*, int group) const {
+  __attribute__((always_inline)) Said say(const uint8_t*, int group) const {
     const __m256i low_half = _mm256_set1_epi32(0xffff);
     Said said;
     TERSOR_HALVES {
@@ -257,19 +250,4 @@ void encode_by_width(const EncodeTables& t, EncodeStates& states, int groups, si
   encode<Source, kFetch, false>(t, states, groups, rows, symbols);
 }
 
-}  // namespace
 }  // namespace tersor::entropy::avx2
-
-namespace tersor::entropy {
-
-void encode_rows_avx2(const EncodeTables& tables, EncodeStates& states, int groups, size_t rows,
-                      const uint8_t* symbols) noexcept {
-  using namespace avx2;
-  switch (tables.layout) {
-    case Layout::alias32: return encode_by_width<Planes, true>(tables, states, groups, rows, symbols);
-    case Layout::alias256: return encode_by_width<Entries, true>(tables, states, groups, rows, symbols);
-    case Layout::contiguous: return encode_by_width<Planes, false>(tables, states, groups, rows, symbols);
-  }
-}
-
-}  // namespace tersor::entropy
