@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-
 LEVELS = ("scalar", "avx2", "avx512", "avx512vbmi")  # csrc/core/isa.h; each includes those before it
 
 
