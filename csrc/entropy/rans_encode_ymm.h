@@ -1,10 +1,11 @@
 // The AVX2 rANS encoder: rans_avx2.cpp includes it behind its loads and stores.
 //
-// Halves of 16 bits, lanes in the order of the decoder. Only the quotient needs 32 bits: of four lanes in each half
-// of a register. It is a float product that never comes out too large: state and product are rounded by at most 2^-24
-// each, relative, and a reciprocal three steps below the nearest float is short by 2.5 * 2^-24 or more. It is short by
-// less than 4.5 * 2^-23, and the quotient below 2^16, so before truncation 0.04 are missing at most, and the rank is
-// below 1.04 frequencies before one correction. tests/entropy/rans_check.cpp tries every frequency.
+// Halves of 16 bits, lanes in the order of the decoder. Only the quotient needs 32 bits: of four lanes in each half of
+// a register. It is a float product that never comes out too large, however the thread rounds: state and product gain
+// less than 2^-23 each, relative, and the reciprocal, kStepsDown floats below what prepare_encode left two below its
+// own, lacks at least 2.5 * 2^-23. All together lose less than 9 * 2^-23, and the quotient is below 2^16, so before
+// truncation 0.08 are missing at most, and the rank is below 1.08 frequencies before one correction.
+// tests/entropy/rans_check.cpp tries every frequency.
 #pragma once
 #include <immintrin.h>
 
@@ -12,7 +13,8 @@
 
 namespace tersor::entropy::avx2 {
 
-inline constexpr uint32_t kMostNarrowRank = 63000;  // 1.04 of it still has 16 bits
+inline constexpr uint32_t kStepsDown = 4;
+inline constexpr uint32_t kMostNarrowFrequency = 60000;  // 1.08 of it still has 16 bits
 
 TERSOR_INLINE __m256i at_least(__m256i a, __m256i b) { return _mm256_cmpeq_epi16(_mm256_max_epu16(a, b), a); }
 
@@ -64,7 +66,7 @@ struct Planes {
     for (int s = 0; s < 32; ++s) {
       uint32_t bits;
       __builtin_memcpy(&bits, &t.reciprocal[s], 4);
-      bits -= bits != 0;
+      bits -= bits ? kStepsDown : 0;
       const uint64_t all = uint64_t(bits) << 32 | t.frequency_start[s];
       for (int plane = 0; plane < 8; ++plane) {
         const uint8_t here = uint8_t(all >> (8 * plane));
@@ -109,7 +111,7 @@ struct Entries {
     for (int s = 0; s < 256; ++s) {
       uint32_t bits;
       __builtin_memcpy(&bits, &t.reciprocal[s], 4);
-      entry[s] = uint64_t(bits - (bits != 0)) << 32 | t.frequency_start[s];
+      entry[s] = uint64_t(bits - (bits ? kStepsDown : 0)) << 32 | t.frequency_start[s];
     }
   }
   // Lane l of eight in such an order that two registers hold lanes 0, 1 and 2, 3 of two eights.
@@ -142,7 +144,7 @@ struct Entries {
 };
 
 // kFetch: slots are fetched one by one (alias), else they are start + rank. kWide: some frequency is above
-// kMostNarrowRank, so that ranks are compared in 17 bits.
+// kMostNarrowFrequency, so that ranks are compared in 17 bits.
 template <class Source, bool kFetch, bool kWide>
 __attribute__((noinline)) void encode(const EncodeTables& t, EncodeStates& states, int groups, size_t rows,
                                       const uint8_t* symbols) {
@@ -246,7 +248,7 @@ void encode_by_width(const EncodeTables& t, EncodeStates& states, int groups, si
     const uint32_t f = t.frequency_start[s] & 0xffff;
     most = f > most ? f : most;
   }
-  if (most > kMostNarrowRank) return encode<Source, kFetch, true>(t, states, groups, rows, symbols);
+  if (most > kMostNarrowFrequency) return encode<Source, kFetch, true>(t, states, groups, rows, symbols);
   encode<Source, kFetch, false>(t, states, groups, rows, symbols);
 }
 
