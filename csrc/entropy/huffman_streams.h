@@ -136,14 +136,14 @@ struct Pieces {
   int log_piece;
   uint8_t* starts;
   uint8_t* gaps;
-  const uint8_t* boundary;  // where the next piece begins
+  size_t boundary;  // the byte where the next piece begins
   size_t piece = 1, span_begin = 0;
 
-  // After symbols [i, end) the string goes `kept` bits beyond `to`, which has come to the boundary. Apart from the
-  // loops, and by value, so that those keep in registers what they have.
-  __attribute__((noinline)) void cross(const uint8_t* to, uint64_t kept, size_t i, size_t end) {
-    int64_t place = int64_t(to - boundary) * 8 + int64_t(kept);  // from the boundary
-    if (place == 0) return;                                      // not yet: it ends there
+  // After symbols [i, end) the string is `kept` bits longer than `written` bytes, which have come to the boundary.
+  // Apart from the loops, and by value, so that those keep in registers what they have.
+  __attribute__((noinline)) void cross(size_t written, uint64_t kept, size_t i, size_t end) {
+    int64_t place = int64_t(written - boundary) * 8 + int64_t(kept);  // from the boundary
+    if (place == 0) return;                                           // not yet: it ends there
     for (size_t j = i; j < end; ++j) place -= int64_t(t.code[symbols[j]] & 63);
     for (; place < 0; ++i) place += int64_t(t.code[symbols[i]] & 63);
     // i codes begin before the boundary, the next one, if there is one, at `place`
@@ -161,13 +161,13 @@ struct Pieces {
 static void encode_all(const EncodeTable& t, const uint8_t* symbols, size_t count, int log_piece, uint8_t* starts,
                        uint8_t* gaps, uint8_t* bits, size_t bytes) {
   constexpr size_t kTogether = 4;  // codes of 12 bits beside the 7 that are left of a byte
-  Pieces pieces{t, symbols, log_piece, starts, gaps, bits + (size_t(1) << log_piece) / 8};
+  Pieces pieces{t, symbols, log_piece, starts, gaps, (size_t(1) << log_piece) / 8};
   // The newest bits stand at the top of `held`, `kept` of which are still to be written. A table entry's length falls
   // into the lowest byte, which is never written.
   uint64_t held = 0, kept = 0;
   uint8_t* to = bits;
   const uint8_t* const end = bits + bytes;
-  const uint8_t* boundary = pieces.boundary;
+  size_t boundary = pieces.boundary;
   size_t i = 0;
   for (; i + kTogether <= count && end - to >= 8; i += kTogether) {
     // Put together as a tree, since what goes through `held` waits for what went before.
@@ -179,8 +179,8 @@ static void encode_all(const EncodeTable& t, const uint8_t* symbols, size_t coun
     const uint64_t whole = held >> (64 - kept);
     std::memcpy(to, &whole, 8);
     to += kept >> 3, kept &= 7;
-    if (to >= boundary) {
-      pieces.cross(to, kept, i, i + kTogether);
+    if (size_t(to - bits) >= boundary) {
+      pieces.cross(size_t(to - bits), kept, i, i + kTogether);
       boundary = pieces.boundary;
     }
   }
@@ -188,7 +188,7 @@ static void encode_all(const EncodeTable& t, const uint8_t* symbols, size_t coun
     const uint64_t code = t.code[symbols[i]];
     held = held >> (code & 63) | code;
     for (kept += code & 63; kept >= 8; kept -= 8) *to++ = uint8_t(held >> (64 - kept));
-    if (to >= pieces.boundary) pieces.cross(to, kept, i, i + 1);
+    if (size_t(to - bits) >= pieces.boundary) pieces.cross(size_t(to - bits), kept, i, i + 1);
   }
   if (kept > 0) *to = uint8_t(held >> (64 - kept));
   pieces.end_span(count);
