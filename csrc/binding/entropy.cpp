@@ -1,4 +1,5 @@
-// Tables and the rans8 stream. Arrays arrive as addresses, see bind.h; the GIL is released around all coding.
+// Tables, the rans8 and the huffman stream. Arrays arrive as addresses, see bind.h; the GIL is released around all
+// coding.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
@@ -11,6 +12,7 @@
 #include "binding/bind.h"
 #include "binding/bytes_sink.h"
 #include "core/error.h"
+#include "entropy/huffman.h"
 #include "entropy/rans8.h"
 #include "entropy/table.h"
 
@@ -89,6 +91,29 @@ void bind_entropy(nb::module_& m) {
         entropy::rans8::decode(span_at<const uint8_t>(data, bytes), table, span_at<uint8_t>(out, count), threads);
       },
       nb::arg("data"), nb::arg("bytes"), nb::arg("table").none(), nb::arg("out"), nb::arg("count"), nb::arg("threads"));
+
+  m.def(
+      "huffman_encode",
+      [](uintptr_t symbols, size_t count, int threads) {
+        const size_t bound = entropy::huffman::encode_bound(count);
+        BytesSink sink(bound);
+        {
+          const nb::gil_scoped_release released;
+          sink.commit(entropy::huffman::encode(span_at<const uint8_t>(symbols, count), threads, sink.room(bound)));
+        }
+        return sink.take();
+      },
+      nb::arg("symbols"), nb::arg("count"), nb::arg("threads"));
+  m.def("huffman_size", [](uintptr_t data, size_t bytes) {
+    return entropy::huffman::decoded_size(span_at<const uint8_t>(data, bytes));
+  });
+  m.def(
+      "huffman_decode",
+      [](uintptr_t data, size_t bytes, uintptr_t out, size_t count, int threads) {
+        const nb::gil_scoped_release released;
+        entropy::huffman::decode(span_at<const uint8_t>(data, bytes), span_at<uint8_t>(out, count), threads);
+      },
+      nb::arg("data"), nb::arg("bytes"), nb::arg("out"), nb::arg("count"), nb::arg("threads"));
 }
 
 }  // namespace tersor::binding

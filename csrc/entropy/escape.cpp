@@ -4,10 +4,12 @@
 
 namespace tersor::entropy {
 
-constexpr Variant<SplitEscapes> kSplitEscapes[] = {{Isa::scalar, split_escapes_scalar},
-                                                   TERSOR_X86({Isa::avx512, split_escapes_avx512}, )};
-constexpr Variant<MergeEscapes> kMergeEscapes[] = {{Isa::scalar, merge_escapes_scalar},
-                                                   TERSOR_X86({Isa::avx512, merge_escapes_avx512}, )};
+constexpr Variant<SplitEscapes> kSplitEscapes[] = {
+    {Isa::scalar, split_escapes_scalar},
+    TERSOR_X86({Isa::avx2, split_escapes_avx2}, {Isa::avx512, split_escapes_avx512}, )};
+constexpr Variant<MergeEscapes> kMergeEscapes[] = {
+    {Isa::scalar, merge_escapes_scalar},
+    TERSOR_X86({Isa::avx2, merge_escapes_avx2}, {Isa::avx512, merge_escapes_avx512}, )};
 
 size_t split_escapes(const NameMap& map, std::span<const uint8_t> symbols, uint8_t* names, uint8_t* escaped) noexcept {
   return pick(kSplitEscapes)(map, symbols.data(), symbols.size(), names, escaped);

@@ -24,7 +24,7 @@ using SplitEscapes = size_t(const NameMap& map, const uint8_t* symbols, size_t c
                             uint8_t* escaped) noexcept;
 using MergeEscapes = bool(const NameMap& map, uint8_t* names, size_t count, const uint8_t*& escaped,
                           const uint8_t* escaped_end) noexcept;
-SplitEscapes split_escapes_scalar, split_escapes_avx512;
-MergeEscapes merge_escapes_scalar, merge_escapes_avx512;
+SplitEscapes split_escapes_scalar, split_escapes_avx2, split_escapes_avx512;
+MergeEscapes merge_escapes_scalar, merge_escapes_avx2, merge_escapes_avx512;
 
 }  // namespace tersor::entropy

@@ -1,4 +1,4 @@
-// Escapes split and merged symbol by symbol; the reference of escape_avx512.cpp.
+// Escapes split and merged symbol by symbol; the reference of the vector kernels.
 #include "entropy/escape.h"
 
 namespace tersor::entropy {

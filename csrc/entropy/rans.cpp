@@ -12,9 +12,10 @@ namespace {
 
 constexpr Variant<DecodeRows> kDecodeRows[] = {
     {Isa::scalar, decode_rows_scalar},
-    TERSOR_X86({Isa::avx512, decode_rows_avx512}, {Isa::avx512vbmi, decode_rows_avx512vbmi}, )};
-constexpr Variant<EncodeRows> kEncodeRows[] = {{Isa::scalar, encode_rows_scalar},
-                                               TERSOR_X86({Isa::avx512, encode_rows_avx512}, )};
+    TERSOR_X86({Isa::avx2, decode_rows_avx2}, {Isa::avx512, decode_rows_avx512},
+               {Isa::avx512vbmi, decode_rows_avx512vbmi}, )};
+constexpr Variant<EncodeRows> kEncodeRows[] = {
+    {Isa::scalar, encode_rows_scalar}, TERSOR_X86({Isa::avx2, encode_rows_avx2}, {Isa::avx512, encode_rows_avx512}, )};
 
 // A state costs about one byte more than it carries, so lanes are given by length.
 int groups_for(size_t symbols) noexcept {

@@ -45,6 +45,8 @@ struct DecodeTables {
   alignas(64) uint16_t own_alias256[256];
   alignas(64) uint16_t offset256[256];
   alignas(64) uint16_t frequency256[256];
+  // all that a bucket says: own << 8 | alias, offset, frequency and the alias' frequency, 16 bits each, low first
+  alignas(64) uint64_t entry256[256];
   // the same as bytes: own, alias, offset low and high (by bucket), frequency low and high (by symbol)
   alignas(64) uint8_t plane[6][256];
 };
@@ -84,12 +86,12 @@ struct EncodeStates {
 // words run below `floor`. Readable: 64 * groups bytes below floor, 64 bytes above each group's words.
 using DecodeRows = bool(const DecodeTables& tables, DecodeStates& states, int groups, const uint8_t* floor, size_t rows,
                         uint8_t* out) noexcept;
-DecodeRows decode_rows_scalar, decode_rows_avx512, decode_rows_avx512vbmi;
+DecodeRows decode_rows_scalar, decode_rows_avx2, decode_rows_avx512, decode_rows_avx512vbmi;
 
 // Encodes rows [0, rows), the last first. Symbols have a frequency; the door has checked that.
 using EncodeRows = void(const EncodeTables& tables, EncodeStates& states, int groups, size_t rows,
                         const uint8_t* symbols) noexcept;
-EncodeRows encode_rows_scalar, encode_rows_avx512;
+EncodeRows encode_rows_scalar, encode_rows_avx2, encode_rows_avx512;
 
 // The narrow coder: one or kMostNarrow states and one word stream, symbol i from the end on lane i % lanes. It codes
 // short inputs and what does not fill a row. Same arithmetic and same tables; scalar by nature.

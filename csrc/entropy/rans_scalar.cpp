@@ -1,4 +1,4 @@
-// rANS over interleaved lanes, the reference: what rans_avx512.cpp and rans.cu compute is defined here.
+// rANS over interleaved lanes, the reference: what all other kernels compute is defined here.
 // Page: docs/formats/rans8.md.
 #include <cstring>
 

@@ -139,6 +139,7 @@ void prepare_decode(const Table& table, DecodeTables& out) {
     }
     out.own_alias256[b] = uint16_t(own << 8 | alias);
     out.offset256[b] = uint16_t(offset), out.frequency256[b] = uint16_t(f);
+    out.entry256[b] = own << 8 | alias | offset << 16 | uint64_t(f | m.frequency[alias] << 16) << 32;
     out.plane[0][b] = uint8_t(own), out.plane[1][b] = uint8_t(alias);
     out.plane[2][b] = uint8_t(offset), out.plane[3][b] = uint8_t(offset >> 8);
     out.plane[4][b] = uint8_t(f), out.plane[5][b] = uint8_t(f >> 8);

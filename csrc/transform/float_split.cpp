@@ -8,17 +8,19 @@
 namespace tersor::transform {
 namespace {
 
-constexpr Variant<SplitWords> kSplitWords[] = {{Isa::scalar, split_words_scalar},
-                                               TERSOR_X86({Isa::avx512, split_words_avx512}, )};
-constexpr Variant<MergeWords> kMergeWords[] = {{Isa::scalar, merge_words_scalar},
-                                               TERSOR_X86({Isa::avx512, merge_words_avx512}, )};
-constexpr Variant<Split32> kSplit32[] = {{Isa::scalar, split32_scalar}, TERSOR_X86({Isa::avx512, split32_avx512}, )};
-constexpr Variant<Merge32> kMerge32[] = {{Isa::scalar, merge32_scalar}, TERSOR_X86({Isa::avx512, merge32_avx512}, )};
+constexpr Variant<SplitWords> kSplitWords[] = {
+    {Isa::scalar, split_words_scalar}, TERSOR_X86({Isa::avx2, split_words_avx2}, {Isa::avx512, split_words_avx512}, )};
+constexpr Variant<MergeWords> kMergeWords[] = {
+    {Isa::scalar, merge_words_scalar}, TERSOR_X86({Isa::avx2, merge_words_avx2}, {Isa::avx512, merge_words_avx512}, )};
+constexpr Variant<Split32> kSplit32[] = {{Isa::scalar, split32_scalar},
+                                         TERSOR_X86({Isa::avx2, split32_avx2}, {Isa::avx512, split32_avx512}, )};
+constexpr Variant<Merge32> kMerge32[] = {{Isa::scalar, merge32_scalar},
+                                         TERSOR_X86({Isa::avx2, merge32_avx2}, {Isa::avx512, merge32_avx512}, )};
 
 constexpr Variant<PackRest> kPackRest[] = {{Isa::scalar, pack_rest_scalar},
-                                           TERSOR_X86({Isa::avx512, pack_rest_avx512}, )};
-constexpr Variant<PackRest> kUnpackRest[] = {{Isa::scalar, unpack_rest_scalar},
-                                             TERSOR_X86({Isa::avx512, unpack_rest_avx512}, )};
+                                           TERSOR_X86({Isa::avx2, pack_rest_avx2}, {Isa::avx512, pack_rest_avx512}, )};
+constexpr Variant<PackRest> kUnpackRest[] = {
+    {Isa::scalar, unpack_rest_scalar}, TERSOR_X86({Isa::avx2, unpack_rest_avx2}, {Isa::avx512, unpack_rest_avx512}, )};
 
 // Bytes of rest in one packed block, and in it packed.
 constexpr size_t block_of(int extra_bits) { return extra_bits == 1 ? 512 : 256; }

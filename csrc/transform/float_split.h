@@ -50,10 +50,10 @@ using Split32 = void(const uint32_t* words, size_t count, uint16_t* upper, uint8
 using Merge32 = void(const uint16_t* upper, const uint8_t* byte1, const uint8_t* byte0, size_t count,
                      uint32_t* words) noexcept;
 using PackRest = void(int extra_bits, const uint8_t* from, size_t blocks, uint8_t* to) noexcept;  // whole blocks
-SplitWords split_words_scalar, split_words_avx512;
-MergeWords merge_words_scalar, merge_words_avx512;
-Split32 split32_scalar, split32_avx512;
-Merge32 merge32_scalar, merge32_avx512;
-PackRest pack_rest_scalar, pack_rest_avx512, unpack_rest_scalar, unpack_rest_avx512;
+SplitWords split_words_scalar, split_words_avx2, split_words_avx512;
+MergeWords merge_words_scalar, merge_words_avx2, merge_words_avx512;
+Split32 split32_scalar, split32_avx2, split32_avx512;
+Merge32 merge32_scalar, merge32_avx2, merge32_avx512;
+PackRest pack_rest_scalar, pack_rest_avx2, pack_rest_avx512, unpack_rest_scalar, unpack_rest_avx2, unpack_rest_avx512;
 
 }  // namespace tersor::transform

@@ -1,4 +1,4 @@
-// Floats cut and joined word by word; the reference of float_split_avx512.cpp.
+// Floats cut and joined word by word; the reference of the vector kernels.
 #include <cstring>
 
 #include "transform/float_split.h"

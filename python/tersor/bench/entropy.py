@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, Literal
 
 from tersor.bench import native, ours, sources
-from tersor.bench.harness import Bytes, Case, Codec
+from tersor.bench.harness import AbsentError, Bytes, Case, Codec
 from tersor.bench.selection import Factory, Selection, choose
 
 SYMBOLS = 2 << 20
@@ -27,14 +27,24 @@ PEERS: dict[str, Factory] = {
 }
 
 
-def coder(mode: Literal["alias", "contiguous"], *, threads: int = 1, isa: str | None = None) -> Codec:
-    """tersor.entropy in one mode. mode: "alias" or "contiguous". isa: the level held, None for the machine's own."""
+def coder(mode: Literal["alias", "contiguous", "huffman"], *, threads: int = 1, isa: str | None = None) -> Codec:
+    """tersor.entropy in one mode of rans8, or its huffman. isa: the level held, None for the machine's own.
+
+    Raises AbsentError where the machine has no such level.
+    """
     import tersor.entropy
 
+    if isa is not None and not ours.runs(isa):
+        raise AbsentError(f"this machine, or TERSOR_ISA, has no {isa}")
+
     def encode(symbols: Any) -> Any:
+        if mode == "huffman":
+            return tersor.entropy.huffman.encode(symbols)
         return tersor.entropy.encode(symbols, mode=mode)
 
     def decode(coded: Any, out: Bytes | None) -> Any:
+        if mode == "huffman":
+            return tersor.entropy.huffman.decode(coded, out)
         return tersor.entropy.decode(coded, out=out)
 
     return Codec(
@@ -62,9 +72,11 @@ def coder_name(mode: str, *, threads: int = 1, isa: str | None = None) -> str:
 
 def _ours() -> dict[str, Factory]:
     found: dict[str, Factory] = {}
-    for isa, threads in ((None, 1), (None, 2), ("scalar", 1)):
+    for isa, threads in ((None, 1), (None, 2), ("avx2", 1), ("scalar", 1)):
         for mode in ("alias", "contiguous"):
             found[coder_name(mode, threads=threads, isa=isa)] = partial(coder, mode, threads=threads, isa=isa)
+    for threads in (1, 2):
+        found[coder_name("huffman", threads=threads)] = partial(coder, "huffman", threads=threads)
     return found
 
 

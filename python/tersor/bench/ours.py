@@ -5,6 +5,15 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
+LEVELS = ("scalar", "avx2", "avx512", "avx512vbmi")  # csrc/core/isa.h; each includes those before it
+
+
+def runs(isa: str) -> bool:
+    """Whether this machine, as TERSOR_ISA has it, runs a level."""
+    from tersor import _core
+
+    return LEVELS.index(isa) <= LEVELS.index(str(_core.active_isa()))
+
 
 def isa() -> str:
     """The instruction set level in use: scalar, avx2, avx512 or avx512vbmi."""
