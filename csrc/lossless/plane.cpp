@@ -15,7 +15,7 @@ namespace {
 using namespace entropy;
 constexpr const char* kWhat = "lossless plane";
 enum Kind : uint8_t { kRaw = 0, kConstant = 1, kRans = 2 };
-constexpr size_t kSampleStride = 32, kLeastSampled = 1 << 16, kMostRuns = 64;
+constexpr size_t kSampleStride = 32, kLeastSampled = 1 << 17, kMostRuns = 64;  // fewer are counted, not sampled
 
 struct Segment {
   size_t values;
@@ -94,7 +94,7 @@ bool encode_plane_below(std::span<const uint8_t> values, int limit, const PlaneO
   const ByteWriter before = out;
   const size_t most = worth(rival, options.least_saving);
   if (limit > 32 && values.size() >= kLeastSampled) {
-    // Most planes of mantissas look random: one value in eight tells, unless parts differ from each other.
+    // Most planes of mantissas look random: one value in 32 tells, unless parts differ from each other.
     ByteCounts some{};
     sample_bytes(values, kSampleStride, some);
     if (entropy_bytes(some) * kSampleStride >= most) return false;
