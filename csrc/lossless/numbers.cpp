@@ -350,16 +350,19 @@ bool has_pattern(std::span<const uint8_t> raw, size_t width) noexcept {
       sample[run * kRun + i] =
           word >> top ? (uint64_t(1) << top) - (word & ((uint64_t(1) << top) - 1)) : word | uint64_t(1) << top;
     }
-  // Bits of the difference to the neighbor and to a stranger.
-  size_t near = 0, far = 0;
+  // Bits of the difference to a stranger, and to the nearest neighbor of the same column of up to four.
+  constexpr size_t kColumns = 4;
+  size_t near[kColumns] = {}, far = 0;
   for (size_t i = 0; i < sample.size(); ++i) {
+    if (i % kRun < kColumns) continue;
     const auto bits = [&](uint64_t other) {
       return size_t(std::bit_width(sample[i] > other ? sample[i] - other : other - sample[i]));
     };
-    if (i % kRun) near += bits(sample[i - 1]), equal += sample[i] == sample[i - 1];
-    if (i % kRun) far += bits(sample[(i + kRun * (kRuns / 2) + kRun / 2) % sample.size()]);
+    for (size_t column = 0; column < kColumns; ++column) near[column] += bits(sample[i - 1 - column]);
+    equal += sample[i] == sample[i - 1];
+    far += bits(sample[(i + kRun * (kRuns / 2) + kRun / 2) % sample.size()]);
   }
-  const bool smooth = near + kRuns * kRun < far;
+  const bool smooth = *std::min_element(near, near + kColumns) + kRuns * kRun < far;
   std::sort(sample.begin(), sample.end());
   const size_t distinct = size_t(std::unique(sample.begin(), sample.end()) - sample.begin());
   return zeros * 2 > kRuns * kRun || equal * 2 > kRuns * kRun || smooth || distinct * 2 < kRuns * kRun;
