@@ -4,42 +4,16 @@
 #include <bit>
 #include <cstring>
 
+#include "core/isa.h"
+
 namespace tersor::transform {
 namespace {
 
 constexpr int kMostAtOnce = 56;  // bits that one load of 64 can give behind up to 7 others
 
-// Values, until they end or the next eight might reach behind the bytes.
-template <class U, bool kWide>
-size_t take_inside(const ValueBins<U>& bins, const uint8_t* names, PlaceReader& places, std::span<U> values) noexcept {
-  const size_t bits = places.bytes.size() * 8;
-  constexpr size_t kSpare = 8 * 8 * sizeof(U) + 64;  // eight places and the load of the last
-  if (bits < kSpare) return 0;
-  const size_t last = bits - kSpare;
-  const uint8_t* const bytes = places.bytes.data();
-  size_t at = places.bit, done = 0;
-  const auto load = [&](size_t from) noexcept {
-    uint64_t word;
-    std::memcpy(&word, bytes + from / 8, 8);
-    return word >> (from % 8);
-  };
-  while (at <= last && done + 8 <= values.size()) {
-    for (int i = 0; i < 8; ++i) {
-      const uint8_t name = names[done];
-      const unsigned width = bins.bits[name];
-      uint64_t place;
-      if (kWide && width > unsigned(kMostAtOnce)) {
-        place = (load(at) & 0xffffffff) | (load(at + 32) & ((uint64_t(1) << (width - 32)) - 1)) << 32;
-      } else {
-        place = load(at) & ((uint64_t(1) << width) - 1);
-      }
-      values[done++] = U(bins.first[name] + U(place));
-      at += width;
-    }
-  }
-  places.bit = at;
-  return done;
-}
+template <class U>
+constexpr Variant<TakeEights<U>> kTakeEights[] = {{Isa::scalar, take_eights_scalar},
+                                                  TERSOR_X86({Isa::avx2, take_eights_avx2}, )};
 
 }  // namespace
 
@@ -103,11 +77,12 @@ bool take_values(const ValueBins<U>& bins, const uint8_t* names, PlaceReader& pl
     for (size_t i = 0; i < values.size(); ++i) values[i] = bins.first[names[i]];
     return true;
   }
-  if (sizeof(U) == 8 && widest > kMostAtOnce)
-    done = take_inside<U, true>(bins, names, places, values);
-  else
-    done = take_inside<U, false>(bins, names, places, values);
   const size_t bits = places.bytes.size() * 8;
+  constexpr size_t kSpare = 8 * 8 * sizeof(U) + 64;  // eight places and the load of the last
+  if (bits >= kSpare) {
+    done =
+        pick(kTakeEights<U>)(bins, names, values.size(), places.bytes.data(), bits - kSpare, places.bit, values.data());
+  }
   for (; done < values.size(); ++done) {
     const unsigned width = bins.bits[names[done]];
     if (width > bits - places.bit) return false;

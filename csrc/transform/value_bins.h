@@ -67,4 +67,14 @@ constexpr U order_float(U bits) noexcept {
   return bits > kSign ? U(kSign - bits) : bits;
 }
 
+// Values in eights, as long as eight more are wanted and begin at bit `last` or before, behind which every load of 64
+// bits still lies inside. Returns how many and moves `bit` on.
+template <class U>
+using TakeEights = size_t(const ValueBins<U>& bins, const uint8_t* names, size_t count, const uint8_t* bytes,
+                          size_t last, size_t& bit, U* values) noexcept;
+TakeEights<uint8_t> take_eights_scalar, take_eights_avx2;
+TakeEights<uint16_t> take_eights_scalar, take_eights_avx2;
+TakeEights<uint32_t> take_eights_scalar, take_eights_avx2;
+TakeEights<uint64_t> take_eights_scalar, take_eights_avx2;
+
 }  // namespace tersor::transform
