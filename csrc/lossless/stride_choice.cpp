@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <iterator>
 #include <type_traits>
 
 #include "core/arena.h"
@@ -48,11 +49,17 @@ uint64_t score(std::span<const U> values, const Strides& strides) {
   constexpr size_t kRun = 8;
   const size_t begin = std::min(strides[0] + strides[1], values.size() - 1);
   const size_t step = std::max<size_t>(kRun, (values.size() - begin) / (kScored / kRun));
+  // Around their middle: differences of clocks and counters are never near zero.
+  S some[31];
+  for (size_t i = 0; i < std::size(some); ++i)
+    some[i] = S(difference<U>(values, values[0], strides, begin + i * (values.size() - begin) / std::size(some)));
+  std::nth_element(some, some + std::size(some) / 2, std::end(some));
+  const U middle = U(some[std::size(some) / 2]);
   size_t turn = 0;
   for (size_t at = begin; at < values.size(); at += step, turn = (turn + 5) % 13) {
     const size_t from = std::min(at + turn, values.size() - 1);  // rows must not be met at the same columns
     for (size_t i = from; i < std::min(from + kRun, values.size()); ++i, ++total) {
-      const S signed_difference = S(difference<U>(values, values[0], strides, i));
+      const S signed_difference = S(U(difference<U>(values, values[0], strides, i) - middle));
       const uint64_t size = signed_difference < 0 ? uint64_t(~int64_t(signed_difference)) : uint64_t(signed_difference);
       const int width = std::bit_width(size), extra = std::max(0, width - 2);
       ++counts[2 * (2 * width + int(size >> extra & 1)) + (signed_difference < 0)];
