@@ -8,6 +8,7 @@
 #include "core/arena.h"
 #include "core/bits.h"
 #include "entropy/bit_io.h"
+#include "lossless/numbers.h"
 #include "lossless/plane.h"
 #include "transform/float_split.h"
 
@@ -16,7 +17,7 @@ namespace {
 
 using transform::FloatSplit;
 constexpr const char* kWhat = "lossless chunk";
-enum Method : uint8_t { kStored = 0, kConstant = 1, kBytes = 2, kFloat16 = 3, kFloat32 = 4 };
+enum Method : uint8_t { kStored = 0, kConstant = 1, kFloat16 = 3, kFloat32 = 4 };
 enum Cut : uint8_t { kNames = 0, kKeys = 1 };  // how 16-bit words are cut
 constexpr size_t kTile = 16384;  // words decoded at a time: all planes of a tile stay in the L1 and L2 caches
 
@@ -41,8 +42,12 @@ constexpr LevelRow kLevels[] = {
 size_t bytes_of(Element element) noexcept {
   switch (element) {
     case Element::bf16:
-    case Element::fp16: return 2;
-    case Element::fp32: return 4;
+    case Element::fp16:
+    case Element::int16: return 2;
+    case Element::fp32:
+    case Element::int32: return 4;
+    case Element::int64:
+    case Element::fp64: return 8;
     default: return 1;
   }
 }
@@ -233,13 +238,82 @@ bool constant(std::span<const uint8_t> raw, size_t width) noexcept {
   return raw.size() % width == 0 && std::memcmp(raw.data(), raw.data() + width, raw.size() - width) == 0;
 }
 
+// Planes of bits or bytes, as the element has them.
+void encode_planes(Element element, std::span<const uint8_t> raw, const LevelRow& row, ByteWriter& out) {
+  if (element == Element::bf16 || element == Element::fp16) {
+    out.put(uint8_t(kFloat16));
+    encode_words(words_of<uint16_t>(raw), element == Element::fp16, row, out);
+  } else if (element == Element::fp32) {
+    ScratchFrame frame;
+    const auto words = words_of<uint32_t>(raw);
+    const auto upper = frame.take<uint16_t>(words.size());
+    const auto byte1 = frame.bytes(words.size()), byte0 = frame.bytes(words.size());
+    transform::split32(words, upper.data(), byte1.data(), byte0.data());
+    out.put(uint8_t(kFloat32));
+    encode_words(upper, false, row, out);
+    encode_plane(byte1, 256, row.bytes, out);
+    encode_plane(byte0, 256, row.bytes, out);
+  } else {
+    out.put(uint8_t(kBytes));
+    encode_plane(raw, 256, row.bytes, out);
+  }
+}
+
+// A chunk, or part of one where `part` is null.
+size_t encode_any(Element element, std::span<const uint8_t> raw, int level, std::span<uint8_t> coded,
+                  EncodePart* part) {
+  const LevelRow& row = kLevels[level - 1];
+  size_t width = bytes_of(element);
+  if (raw.size() % width) element = Element::bytes, width = 1;
+  ByteWriter out(coded.first(raw.size()));  // what does not fit there is stored
+  const bool small_float = element == Element::bf16 || element == Element::fp16 || element == Element::fp32;
+  if (raw.size() > width && constant(raw, width)) {
+    while (width > 1 && constant(raw.first(width), width / 2)) width /= 2;
+    out.put(uint8_t(kConstant)), out.put(uint8_t(width));
+    out.append(raw.first(width));
+  } else {
+    const bool planes = small_float || element == Element::bytes;
+    if (planes) encode_planes(element, raw, row, out);
+    if (element != Element::bytes && (!small_float || (part && has_pattern(raw, width)))) {
+      ScratchFrame frame;
+      const NumbersOptions options{level, row.bytes, element, small_float || element == Element::fp64};
+      if (!planes) {
+        if (!encode_numbers(raw, width, options, raw.size(), part, out)) out.take(raw.size() + 1);
+      } else {
+        const size_t rival = out.full() ? raw.size() : out.size();
+        ByteWriter numbers(frame.bytes(rival));
+        if (encode_numbers(raw, width, options, rival, part, numbers)) out.clear(), out.append(numbers.written());
+      }
+    }
+  }
+  if (!out.full()) return out.size();
+  coded[0] = kStored;
+  std::memcpy(coded.data() + 1, raw.data(), raw.size());
+  return raw.size() + 1;
+}
+
+size_t encode_part(std::span<const uint8_t> raw, const NumbersOptions& options, std::span<uint8_t> coded) {
+  return encode_any(options.element, raw, options.level, coded, nullptr);
+}
+
 }  // namespace
 
 Element element_of(DType dtype) noexcept {
   switch (dtype) {
     case DType::BF16: return Element::bf16;
     case DType::F16: return Element::fp16;
-    case DType::F32: return Element::fp32;
+    case DType::F32:
+    case DType::C64: return Element::fp32;
+    case DType::BOOL:
+    case DType::U8:
+    case DType::I8: return Element::int8;
+    case DType::U16:
+    case DType::I16: return Element::int16;
+    case DType::U32:
+    case DType::I32: return Element::int32;
+    case DType::U64:
+    case DType::I64: return Element::int64;
+    case DType::F64: return Element::fp64;
     default: return Element::bytes;
   }
 }
@@ -252,37 +326,12 @@ size_t encode_chunk(Element element, std::span<const uint8_t> raw, int level, st
                  " bytes, not ", raw.size());
   TERSOR_REQUIRE(coded.size() >= chunk_bound(raw.size()), Code::bad_call, "a buffer of ", coded.size(), " bytes for ",
                  chunk_bound(raw.size()));
-  const LevelRow& row = kLevels[level - 1];
-  size_t width = bytes_of(element);
-  if (raw.size() % width) element = Element::bytes, width = 1;
-  ByteWriter out(coded.first(raw.size()));  // what does not fit there is stored
-  ScratchFrame frame;
-  if (raw.size() > width && constant(raw, width)) {
-    out.put(uint8_t(kConstant)), out.put(uint8_t(width));
-    out.append(raw.first(width));
-  } else if (element == Element::bytes) {
-    out.put(uint8_t(kBytes));
-    encode_plane(raw, 256, row.bytes, out);
-  } else if (width == 2) {
-    out.put(uint8_t(kFloat16));
-    encode_words(words_of<uint16_t>(raw), element == Element::fp16, row, out);
-  } else {
-    const auto words = words_of<uint32_t>(raw);
-    const auto upper = frame.take<uint16_t>(words.size());
-    const auto byte1 = frame.bytes(words.size()), byte0 = frame.bytes(words.size());
-    transform::split32(words, upper.data(), byte1.data(), byte0.data());
-    out.put(uint8_t(kFloat32));
-    encode_words(upper, false, row, out);
-    encode_plane(byte1, 256, row.bytes, out);
-    encode_plane(byte0, 256, row.bytes, out);
-  }
-  if (!out.full()) return out.size();
-  coded[0] = kStored;
-  std::memcpy(coded.data() + 1, raw.data(), raw.size());
-  return raw.size() + 1;
+  return encode_any(element, raw, level, coded, encode_part);
 }
 
-void decode_chunk(std::span<const uint8_t> coded, std::span<uint8_t> raw) {
+namespace {
+
+void decode_any(std::span<const uint8_t> coded, std::span<uint8_t> raw, DecodePart* part) {
   ByteReader reader(coded, kWhat);
   const uint8_t method = reader.take<uint8_t>();
   std::span<const uint8_t> data = reader.take(reader.left());
@@ -300,8 +349,8 @@ void decode_chunk(std::span<const uint8_t> coded, std::span<uint8_t> raw) {
       return;
     case kConstant: {
       const size_t width = data.empty() ? 0 : data[0];
-      TERSOR_REQUIRE((width == 1 || width == 2 || width == 4) && data.size() == width + 1, Code::bad_data, kWhat,
-                     ": a constant of ", width, " bytes in ", data.size());
+      TERSOR_REQUIRE((width == 1 || width == 2 || width == 4 || width == 8) && data.size() == width + 1, Code::bad_data,
+                     kWhat, ": a constant of ", width, " bytes in ", data.size());
       whole_words(width);
       // Doubling copies run at the speed of memory for every width.
       std::memcpy(raw.data(), data.data() + 1, width);
@@ -344,9 +393,21 @@ void decode_chunk(std::span<const uint8_t> coded, std::span<uint8_t> raw) {
       decoder.finish(), plane1.finish(), plane0.finish();
       break;
     }
-    default: fail(Code::bad_data, kWhat, ": method ", int(method), ", 0..4 are known");
+    case kSeries:
+    case kRanks:
+    case kPacked:
+    case kSparse:
+    case kRuns:
+    case kPlanes: decode_numbers(method, data, raw, part); break;
+    default: fail(Code::bad_data, kWhat, ": method ", int(method), ", 0..10 are known");
   }
   TERSOR_REQUIRE(data.empty(), Code::bad_data, kWhat, ": ", data.size(), " bytes too many");
 }
+
+void decode_part(std::span<const uint8_t> coded, std::span<uint8_t> raw) { decode_any(coded, raw, nullptr); }
+
+}  // namespace
+
+void decode_chunk(std::span<const uint8_t> coded, std::span<uint8_t> raw) { decode_any(coded, raw, decode_part); }
 
 }  // namespace tersor::lossless

@@ -12,9 +12,10 @@ namespace tersor::lossless {
 inline constexpr size_t kChunkBytes = size_t(1) << 20;  // raw bytes a chunk; the last one of a tensor is shorter
 inline constexpr int kLeastLevel = 1, kMostLevel = 9, kDefaultLevel = 4;
 
-// How the raw bytes are cut into planes. Numbers are on disk, inside the chunk.
-enum class Element : uint8_t { bytes = 0, bf16 = 1, fp16 = 2, fp32 = 3 };
-Element element_of(DType dtype) noexcept;  // bytes for what has no split of its own
+// What the raw bytes are, which says how they may be cut; a chunk tells it by its method.
+enum class Element : uint8_t { bytes, bf16, fp16, fp32, int8, int16, int32, int64, fp64 };
+inline constexpr int kElements = 9;
+Element element_of(DType dtype) noexcept;  // of complex numbers their parts; bytes for what has no way of its own
 
 // Most bytes that encode_chunk writes.
 size_t chunk_bound(size_t raw_bytes) noexcept;

@@ -15,7 +15,7 @@ namespace {
 using namespace entropy;
 constexpr const char* kWhat = "lossless plane";
 enum Kind : uint8_t { kRaw = 0, kConstant = 1, kRans = 2 };
-constexpr size_t kSampleStride = 32, kLeastSampled = 1 << 16, kMostRuns = 64;
+constexpr size_t kSampleStride = 32, kLeastSampled = 1 << 17, kMostRuns = 64;  // fewer are counted, not sampled
 
 struct Segment {
   size_t values;

@@ -54,7 +54,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const auto bytes = std::make_unique<uint8_t[]>(length);
   std::copy(data, data + length, bytes.get());
   if (choice >> 31)
-    code_and_want_back({bytes.get(), length}, Element(choice % 4), 1 + int(choice / 4 % 9), choice);
+    code_and_want_back({bytes.get(), length}, Element(choice % kElements), 1 + int(choice / 16 % 9), choice);
   else
     decode_alike({bytes.get(), length}, choice % (choice >> 30 ? kChunkBytes + 1 : 20000));
   return 0;

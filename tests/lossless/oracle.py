@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import tests_entropy_oracle as entropy  # tests/entropy/oracle.py, under the name that tests/conftest.py loads it by
 
@@ -79,11 +81,118 @@ def words(cursor: Cursor, count: int) -> np.ndarray:
     return element.astype("<u2")
 
 
+def zigzag(cursor: Cursor, bits: int) -> int:
+    coded = cursor.varint()
+    need(coded < 1 << bits, f"a zigzag of {coded}")
+    return coded >> 1 ^ -(coded & 1)
+
+
+def bin_widths(cursor: Cursor, bins: int, bits: int) -> list[int]:
+    widths: list[int] = []
+    while len(widths) < bins:
+        coded = cursor.number(1)
+        widths += [coded % 128] * (cursor.number(1) + 2 if coded >= 128 else 1)
+        need(coded % 128 <= bits, f"a bin of {coded % 128} bits")
+    need(len(widths) == bins, "more widths than bins")
+    return widths
+
+
+def summed(values: np.ndarray, stride: int) -> np.ndarray:
+    padded = np.zeros(-(-len(values) // stride) * stride, values.dtype)
+    padded[: len(values)] = values
+    return np.cumsum(padded.reshape(-1, stride), axis=0, dtype=values.dtype).reshape(-1)[: len(values)]
+
+
+def series(cursor: Cursor, count: int, width: int) -> np.ndarray:
+    """[count] unsigned integers of `width` bytes."""
+    bits, dtype = 8 * width, np.dtype(f"<u{width}")
+    stride_count = cursor.number(1)
+    need(stride_count <= 2, f"{stride_count} strides")
+    strides = [cursor.varint() for _ in range(stride_count)]
+    need(all(1 <= stride <= 1 << 20 for stride in strides), f"strides {strides}")
+    start, divisor, bins = zigzag(cursor, bits), cursor.varint(), 0
+    need(1 <= divisor < 1 << bits, f"divisor {divisor}")
+    bins = cursor.varint()
+    need(1 <= bins <= 256, f"{bins} bins")
+    first = zigzag(cursor, bits)
+    widths = bin_widths(cursor, bins, bits)
+    beginnings = [(first + sum(1 << w for w in widths[:i])) % (1 << bits) for i in range(bins)]
+    names = plane(cursor, count, 32 if bins <= 32 else 256) if bins > 1 else np.zeros(count, np.uint8)
+    need(int(names.max()) < bins, "a name of no bin")
+    place_bits = np.array(widths)[names]
+    size = cursor.varint()
+    stream = np.unpackbits(np.frombuffer(cursor.take(size), np.uint8), bitorder="little")
+    ends = np.cumsum(place_bits)
+    need((int(ends[-1]) + 7) // 8 == size, f"{size} bytes of places")
+    places = np.zeros(count, np.uint64)
+    for bit in range(max(widths)):
+        have = np.flatnonzero(place_bits > bit)
+        places[have] |= stream[(ends - place_bits)[have] + bit].astype(np.uint64) << np.uint64(bit)
+    values = np.array(beginnings, np.uint64)[names] + places
+    values = (values * np.uint64(divisor)).astype(dtype)
+    offset = np.array(start % (1 << bits), np.uint64).astype(dtype)
+    if not strides:
+        return values + offset
+    if len(strides) == 2:
+        values = summed(values, strides[1])
+    values[: strides[0]] += offset
+    return summed(values, strides[0])
+
+
+def in_order(cursor: Cursor, width: int) -> Callable[[np.ndarray], np.ndarray]:
+    order = cursor.number(1)
+    need(order <= 1, f"order {order}")
+    sign = np.array(1 << (8 * width - 1), np.uint64).astype(f"<u{width}")
+    return lambda numbers: np.where(numbers > sign, sign - numbers, numbers) if order else numbers
+
+
+def part(cursor: Cursor, raw_bytes: int) -> bytes:
+    chunk = cursor.take(cursor.varint())
+    need(not chunk or chunk[0] not in (8, 9), "a part in a part")
+    return decode_chunk(chunk, raw_bytes)
+
+
+def numbers(cursor: Cursor, method: int, raw_bytes: int) -> bytes:
+    width = cursor.number(1)
+    if method == 7:
+        need(width in (1, 2, 4) and raw_bytes % (8 // width) == 0, f"packed to {width} bits")
+        packed = plane(cursor, raw_bytes * width // 8, 256)
+        return (packed[:, None] >> np.arange(0, 8, width, dtype=np.uint8) & ((1 << width) - 1)).astype("u1").tobytes()
+    need(width in (1, 2, 4, 8) and raw_bytes % width == 0, f"width {width}")
+    count, dtype = raw_bytes // width, np.dtype(f"<u{width}")
+    if method == 5:
+        order = in_order(cursor, width)
+        return order(series(cursor, count, width)).astype(dtype).tobytes()
+    if method == 6:
+        order, distinct = in_order(cursor, width), cursor.varint()
+        need(1 <= distinct <= min(count, 65536), f"{distinct} values")
+        values, ranks = order(series(cursor, distinct, width)), series(cursor, count, 2)
+        need(int(ranks.max()) < distinct, "a rank of no value")
+        return values[ranks].astype(dtype).tobytes()
+    if method == 8:
+        flags = np.unpackbits(plane(cursor, -(-count // 8), 256), bitorder="little").astype(bool)
+        need(bool(flags[:count].any()) and not flags[count:].any(), "the map")
+        values = np.zeros(count, dtype)
+        values[flags[:count]] = np.frombuffer(part(cursor, width * int(flags.sum())), dtype)
+        return values.tobytes()
+    if method == 9:
+        runs = cursor.varint()
+        need(1 <= runs <= count, f"{runs} runs")
+        heads = np.frombuffer(part(cursor, runs * width), dtype)
+        lengths = series(cursor, runs, 4).astype(np.int64) + 1
+        need(int(lengths.sum()) == count, "lengths of runs")
+        return np.repeat(heads, lengths).tobytes()
+    values = np.zeros(count, dtype)
+    for byte in range(width):
+        values |= plane(cursor, count, 256).astype(dtype) << dtype.type(8 * byte)
+    return values.tobytes()
+
+
 def decode_chunk(data: bytes, raw_bytes: int) -> bytes:
     """The raw bytes of a chunk. Raises RefusedError."""
     cursor = Cursor(data)
     method = cursor.number(1)
-    need(method <= 4, f"method {method}")
+    need(method <= 10, f"method {method}")
     if method == 0:
         raw = cursor.take(cursor.left())
         need(len(raw) == raw_bytes, f"{len(raw)} stored bytes")
@@ -91,13 +200,15 @@ def decode_chunk(data: bytes, raw_bytes: int) -> bytes:
     need(1 <= raw_bytes <= 1 << 20, f"{raw_bytes} raw bytes")
     if method == 1:
         width = cursor.number(1)
-        need(width in (1, 2, 4) and raw_bytes % width == 0, f"width {width}")
+        need(width in (1, 2, 4, 8) and raw_bytes % width == 0, f"width {width}")
         raw = cursor.take(width) * (raw_bytes // width)
     elif method == 2:
         raw = plane(cursor, raw_bytes, 256).tobytes()
     elif method == 3:
         need(raw_bytes % 2 == 0, "odd")
         raw = words(cursor, raw_bytes // 2).tobytes()
+    elif method >= 5:
+        raw = numbers(cursor, method, raw_bytes)
     else:
         need(raw_bytes % 4 == 0, "no multiple of 4")
         count = raw_bytes // 4

@@ -174,7 +174,54 @@ def hand_fp32(oracle, by_hand):
     return chunk, (upper * 65536 + byte1.astype(int) * 256 + 0x5A).astype("<u4").tobytes()
 
 
+def hand_series(by_hand, width, strides, order):
+    """Bins of every width that fits, names that are raw, a divisor, a start; places end within a byte."""
+    rng, bits, count = np.random.default_rng(width), 8 * width, 301
+    widths = [(i * 5) % (bits - 5) for i in range(40)]
+    names = rng.integers(0, 40, count)
+    places = [int(rng.integers(0, 1 << 62)) % (1 << widths[name]) for name in names]
+    first, start, divisor = -77, -5, 3
+    stream = "".join(
+        format(place, f"0{widths[name]}b")[::-1] for place, name in zip(places, names, strict=True) if widths[name]
+    )
+    packed = int(stream[::-1], 2).to_bytes(-(-len(stream) // 8), "little")
+    chunk = bytes([5, width, order, len(strides)]) + bytes(strides) + bytes([9, divisor, 40, 153]) + b"\1"
+    chunk += bytes(widths) + b"\0" + names.astype(np.uint8).tobytes()
+    chunk += by_hand.varint(len(packed)) + packed
+    begin = [first + sum(1 << w for w in widths[:i]) for i in range(40)]
+    numbers = [(begin[name] + place) * divisor for name, place in zip(names, places, strict=True)]
+    if not strides:
+        numbers = [number + start for number in numbers]
+    for stride in strides[::-1]:
+        if stride == strides[0]:
+            numbers[:stride] = [number + start for number in numbers[:stride]]
+        for i in range(stride, count):
+            numbers[i] += numbers[i - stride]
+    numbers = [number % (1 << bits) for number in numbers]
+    if order:
+        sign = 1 << (bits - 1)
+        numbers = [(sign - number) % (1 << bits) if number > sign else number for number in numbers]
+    return chunk, b"".join(number.to_bytes(width, "little") for number in numbers)
+
+
+# Series of one bin: no strides, start 0, divisor 1, 1 bin at 0 of so many bits, the places.
+ONE_BIN = {bits: bytes([0, 0, 1, 1, 0, bits]) for bits in (1, 2, 8)}
+
 HAND = {
+    "series_1": lambda o, h: hand_series(h, 1, [], 0),
+    "series_2": lambda o, h: hand_series(h, 2, [7], 1),
+    "series_4": lambda o, h: hand_series(h, 4, [100, 1], 0),
+    "series_8": lambda o, h: hand_series(h, 8, [2, 3], 1),
+    "ranks": lambda o, h: (
+        b"\6\4\0\3" + ONE_BIN[8] + b"\3xyz" + ONE_BIN[2] + b"\1\x46",
+        struct.pack("<4I", *b"zyxy"),
+    ),
+    "packed": lambda o, h: (b"\7\4\0\x21\x43", b"\1\2\3\4"),
+    "sparse": lambda o, h: (b"\x08\2\0\x41\5\0abcd", b"ab" + bytes(10) + b"cd" + bytes(2)),
+    "sparse_of_nine": lambda o, h: (b"\x08\1\0\1\1\3\0ab", b"a" + bytes(7) + b"b"),
+    "runs": lambda o, h: (b"\x09\2\2\5\0abcd" + ONE_BIN[2] + b"\1\x0d", b"abab" + b"cd" * 4),
+    "byte_planes": lambda o, h: (b"\x0a\2\0\1\2\1\7", b"\1\7\2\7"),
+    "constant_of_8": lambda o, h: (b"\1\x08abcdefgh", b"abcdefgh" * 3),
     "names_e0_packed": lambda o, h: hand_names(o, h, 0, False),
     "names_e1_packed": lambda o, h: hand_names(o, h, 1, False),
     "names_e2_packed": lambda o, h: hand_names(o, h, 2, False),

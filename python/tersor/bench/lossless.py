@@ -1,4 +1,5 @@
-"""Cases of exact tensors: seeded Gaussian weights and MiniLM-L6 as bf16 and fp32, 32 MiB each, and files of one's own.
+"""Cases of exact tensors: seeded Gaussian weights and MiniLM-L6 as bf16 and fp32, 32 MiB each, and files of one's own:
+safetensors, and arrays of any dtype in .npy and .npz.
 
 `decode` is into a fresh result, as the functions of all sides return one; `decode_into` into a buffer that is given.
 32 MiB is above the size up to which the C library may recycle freed memory: a fresh result is fresh for all sides.
@@ -20,6 +21,7 @@ from tersor.bench.selection import CaseFactory, Factory, Selection, choose
 BYTES = 32 << 20
 QUICK_BYTES, QUICK_SLOW_BYTES = 2 << 20, 64 << 10
 ROUNDS, QUICK_ROUNDS = 7, 1
+LEAST_ARRAY_BYTES = 1000
 LEVELS = (1, 2, 6, 9)  # beside the default, to see the hull
 
 
@@ -91,6 +93,7 @@ def _peers(element: str, quick: bool) -> dict[str, Factory]:
         "pcodec -8": partial(peers.pcodec, element),
         "zstd -3": partial(peers.zstd, 3),
         "zstd -19": partial(peers.zstd, 19, limit_bytes=slow_bytes),
+        "blosc2 zstd-9 shuffle": partial(peers.blosc2, element, "zstd", 9, "shuffle"),
         "lz4 frame": peers.lz4,
     }
     for codec, level, shuffle in (("zstd", 3, "shuffle"), ("zstd", 3, "bitshuffle"), ("lz4", 5, "bitshuffle")):
@@ -100,7 +103,7 @@ def _peers(element: str, quick: bool) -> dict[str, Factory]:
 
 def floor_bits(array: np.ndarray[Any, Any], element: str) -> float | None:
     """Bits a weight of the exponent's order-0 entropy plus the rest raw: what an exponent coder alone can reach."""
-    if element == "bytes":
+    if element not in ("bf16", "fp32"):
         return None
     if element == "bf16":
         exponents = (as_bytes(array).view(np.uint16) >> 7) & 0xFF
@@ -110,7 +113,8 @@ def floor_bits(array: np.ndarray[Any, Any], element: str) -> float | None:
 
 
 def _element(case: Case) -> str:
-    return "fp32" if case.data.dtype == np.float32 else "bf16"
+    name = case.data.dtype.name
+    return {"float32": "fp32", "bfloat16": "bf16"}.get(name, name)
 
 
 def _case(name: str, most_bytes: int) -> Case:
@@ -124,6 +128,24 @@ def _file_case(name: str, path: Path, stored: str, element: str, most_bytes: int
     raw = np.concatenate(sources.stored_tensors(path, stored))[: most_bytes // 4 * 4]
     array = _typed(raw.view(np.uint16 if element == "bf16" else np.float32), element)
     return Case(name=name, data=array, about=f"all {stored} of {path.name}", floor_bits=floor_bits(array, element))
+
+
+def _array_case(name: str, path: Path, key: str, most_bytes: int) -> Case:
+    array = sources.stored_arrays(path)[key].reshape(-1)
+    array = array[: most_bytes // array.itemsize]
+    return Case(name=name, data=array, about=f"{array.dtype} {key or 'array'} of {path.name}")
+
+
+def _arrays(folder: str | None, most_bytes: int) -> dict[str, CaseFactory]:
+    """One case an array of numbers in .npy and .npz files; what is below 1,000 bytes is left out."""
+    found: dict[str, CaseFactory] = {}
+    paths = sorted(p for p in Path(folder).rglob("*.np[yz]")) if folder else []
+    for path in paths:
+        for key, array in sources.stored_arrays(path).items():
+            if array.nbytes >= LEAST_ARRAY_BYTES and array.dtype.kind in "biuf":
+                name = f"{path.parent.name}/{path.stem}" + (f":{key}" if key else "")
+                found[name] = partial(_array_case, name, path, key, most_bytes)
+    return found
 
 
 def _files(folder: str | None, most_bytes: int) -> dict[str, CaseFactory]:
@@ -146,10 +168,11 @@ def plan(
     impls: Sequence[str] | None = None,
     data: str | None = None,
 ) -> Selection:
-    """The cases and coders that the options leave, and why others are skipped. data: a folder of safetensors files."""
+    """The cases and coders that the options leave, and why others are skipped. data: a folder of safetensors, .npy and
+    .npz files."""
     most = QUICK_BYTES if quick else BYTES
     return choose(
-        {**{name: partial(_case, name, most) for name in SOURCES}, **_files(data, most)},
+        {**{name: partial(_case, name, most) for name in SOURCES}, **_files(data, most), **_arrays(data, most)},
         lambda case: {**_ours(case.data.dtype, quick), **(_peers(_element(case), quick) if peers else {})},
         rounds=rounds or (QUICK_ROUNDS if quick else ROUNDS),
         only=cases,

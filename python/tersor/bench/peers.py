@@ -1,7 +1,7 @@
 """Peers with a Python package, each on one thread. A factory raises AbsentError where its package is not installed.
 
-The element of a case is "bf16", "fp32" or "bytes"; a peer that knows types is told it, and the zstd and lz4 families
-see bytes, as a user's call would have it.
+The element of a case is "bf16", "fp32", "bytes", or NumPy's name of a dtype; a peer that knows types is told it, and
+the zstd and lz4 families see bytes, as a user's call would have it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,11 @@ from tersor.bench.harness import AbsentError, Bytes, Codec, as_bytes
 
 SLOW_BYTES = 6_000_000  # what zstd -19 is given: at 2 MB/s the whole input would take the afternoon
 ITEM_BYTES = {"bf16": 2, "fp32": 4, "bytes": 1}
+
+
+def item_bytes(element: str) -> int:
+    """Bytes an element."""
+    return ITEM_BYTES.get(element) or np.dtype(element).itemsize
 
 
 def _module(name: str, package: str) -> Any:
@@ -81,7 +86,9 @@ def zipnn(element: str) -> Codec:
 def pcodec(element: str, level: int = 8) -> Codec:
     """pcodec, standalone format; bf16 as 16-bit integers, since it has no bf16."""
     module, standalone = _module("pcodec", "pcodec"), _module("pcodec.standalone", "pcodec")
-    dtype = np.dtype({"bf16": np.uint16, "fp32": np.float32, "bytes": np.uint8}[element])
+    dtype = np.dtype({"bf16": "uint16", "fp32": "float32", "bytes": "uint8"}.get(element, element))
+    if dtype.itemsize == 1 and element != "bytes":
+        raise AbsentError("pcodec refuses 8-bit types")
     config = module.ChunkConfig(compression_level=level)
 
     def decode(coded: bytes, out: Bytes | None) -> Any:
@@ -103,7 +110,7 @@ def blosc2(element: str, codec: str, level: int, shuffle: str) -> Codec:
     parameters = module.CParams(
         codec=getattr(module.Codec, codec.upper()),
         clevel=level,
-        typesize=ITEM_BYTES[element],
+        typesize=item_bytes(element),
         filters=[getattr(module.Filter, shuffle.upper())],
         filters_meta=[0],
         nthreads=1,

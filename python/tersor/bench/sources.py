@@ -79,3 +79,19 @@ def stored_tensors(path: Path, dtype: str) -> list[Array]:
     body = raw[8 + header_bytes :]
     spans = sorted(e["data_offsets"] for name, e in header.items() if name != "__metadata__" and e["dtype"] == dtype)
     return [body[begin:end] for begin, end in spans if end > begin]
+
+
+def stored_arrays(path: Path) -> dict[str, Array]:
+    """The arrays of a .npy or .npz file by name ("" for a .npy), contiguous; what would need pickle is left out."""
+    loaded = np.load(path, allow_pickle=False, mmap_mode=None)
+    if isinstance(loaded, np.ndarray):
+        return {"": np.ascontiguousarray(loaded)}
+    with loaded:
+        names = [name for name in loaded.files if loaded.zip.NameToInfo.get(f"{name}.npy")]
+        arrays: dict[str, Array] = {}
+        for name in names:
+            try:
+                arrays[name] = np.ascontiguousarray(loaded[name])
+            except ValueError:  # objects
+                continue
+    return arrays

@@ -1,0 +1,39 @@
+// Chunks of numbers that are more than bytes: smooth, sorted, few-valued, repeated, mostly zero, or small.
+// Page: docs/formats/lossless.md, methods 5 to 10.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "core/bits.h"
+#include "lossless/chunk.h"
+#include "lossless/plane.h"
+
+namespace tersor::lossless {
+
+enum NumbersMethod : uint8_t { kBytes = 2, kSeries = 5, kRanks = 6, kPacked = 7, kSparse = 8, kRuns = 9, kPlanes = 10 };
+
+struct NumbersOptions {
+  int level;
+  PlaneOptions bytes;
+  Element element;
+  bool floats;  // the words are floats: sign, exponent, mantissa
+};
+
+// Codes part of a chunk as a chunk of its own, and the inverse: what sparse chunks and runs leave of their values.
+using EncodePart = size_t(std::span<const uint8_t> raw, const NumbersOptions& options, std::span<uint8_t> coded);
+using DecodePart = void(std::span<const uint8_t> coded, std::span<uint8_t> raw);
+
+// Whether words of floats have something in them that planes of bits do not see: repeats, zeros, smoothness. Looks at
+// a few hundred of them. width: 2, 4 or 8.
+bool has_pattern(std::span<const uint8_t> raw, size_t width) noexcept;
+
+// Writes the chunk by the cheapest of the methods above, if it takes less than `rival` bytes; says whether it did.
+// raw: words of `width` (1, 2, 4 or 8) bytes. part: false inside of another chunk.
+bool encode_numbers(std::span<const uint8_t> raw, size_t width, const NumbersOptions& options, size_t rival,
+                    EncodePart* encode_part, ByteWriter& out);
+
+// Reads what comes behind the method's byte and moves `data` behind it. part: null inside of another chunk.
+void decode_numbers(uint8_t method, std::span<const uint8_t>& data, std::span<uint8_t> raw, DecodePart* decode_part);
+
+}  // namespace tersor::lossless
