@@ -104,7 +104,7 @@ def test_changed_indexes_with_right_crcs_are_taken_or_refused_by_both(
         data = made.file(bytes(index))
         code, said = verify(binaries, data)
         assert code == int(refuses(oracle, data)), f"{said} {bytes(index).hex()}"
-        assert said.count("\n") == code, said
+        assert bool(said) == bool(code), said  # a line for everything that is bad
         taken += code == 0
     assert taken > 0  # the extension's bytes, for one, may be anything
 

@@ -113,7 +113,7 @@ def floor_bits(array: np.ndarray[Any, Any], element: str) -> float | None:
 
 
 def _element(case: Case) -> str:
-    name = case.data.dtype.name
+    name = str(case.data.dtype.name)
     return {"float32": "fp32", "bfloat16": "bf16"}.get(name, name)
 
 
