@@ -64,16 +64,19 @@ size_t difference_bound(size_t raw_bytes) noexcept { return chunk_bound(raw_byte
 size_t encode_difference(Element element, size_t width, std::span<const uint8_t> raw, std::span<const uint8_t> base,
                          int level, std::span<uint8_t> coded) {
   TERSOR_REQUIRE(raw.size() == base.size(), Code::bad_call, "a base of ", base.size(), " bytes for ", raw.size());
+  TERSOR_REQUIRE(level >= kLeastLevel && level <= kMostLevel, Code::bad_call, "level is in 1..9, not ", level);
+  TERSOR_REQUIRE(!raw.empty() && raw.size() <= kChunkBytes, Code::bad_call, "a chunk has 1..", kChunkBytes,
+                 " bytes, not ", raw.size());
   TERSOR_REQUIRE(known(width), Code::bad_call, "elements of ", width, " bytes, 1, 2, 4 or 8 are known");
   TERSOR_REQUIRE(coded.size() >= difference_bound(raw.size()), Code::bad_call, "a buffer of ", coded.size(),
                  " bytes for ", difference_bound(raw.size()));
-  if (!raw.empty() && std::memcmp(raw.data(), base.data(), raw.size()) == 0) {
+  if (std::memcmp(raw.data(), base.data(), raw.size()) == 0) {
     coded[0] = kEqual;
     return 1;
   }
   if (raw.size() % width) width = 1;
   ByteWriter out(coded.first(raw.size()));
-  if (!raw.empty() && raw.size() <= kChunkBytes && worth_it(element, width, raw, base)) {
+  if (worth_it(element, width, raw, base)) {
     encode_planes(width, raw, base, level, out);
     if (!out.full()) return out.size();
   }

@@ -63,7 +63,7 @@ SeriesOptions series_options(const NumbersOptions& options) noexcept {
   return series;
 }
 
-// Distinct values, found as long as they are few: at most kMost, and half of all.
+// Distinct values, found as long as they are few (at most kMost, and half of all) and their hashes differ.
 template <class U>
 class Distinct {
  public:
@@ -77,10 +77,12 @@ class Distinct {
     std::fill(number.begin(), number.end(), 0);
     numbers_ = frame.take<uint32_t>(values.size());
     distinct_ = frame.take<U>(limit + 1);
+    size_t steps = 16 * values.size();  // values chosen so that all hashes are one would take for ever
     for (size_t i = 0; i < values.size(); ++i) {
       const U value = values[i];
       size_t slot = size_t(uint64_t(value) * 0x9E3779B97F4A7C15u >> (64 - bits));
-      while (number[slot] != 0 && keys[slot] != value) slot = (slot + 1) & (slots - 1);
+      for (; number[slot] != 0 && keys[slot] != value; slot = (slot + 1) & (slots - 1))
+        if (--steps == 0) return;
       if (number[slot] == 0) {
         if (count_ == limit) return;
         keys[slot] = value, distinct_[count_] = value, number[slot] = uint32_t(++count_);

@@ -29,11 +29,11 @@ using DecodePart = void(std::span<const uint8_t> coded, std::span<uint8_t> raw);
 bool has_pattern(std::span<const uint8_t> raw, size_t width) noexcept;
 
 // Writes the chunk by the cheapest of the methods above, if it takes less than `rival` bytes; says whether it did.
-// raw: words of `width` (1, 2, 4 or 8) bytes. part: false inside of another chunk.
+// raw: words of `width` (1, 2, 4 or 8) bytes. encode_part: null inside of another chunk.
 bool encode_numbers(std::span<const uint8_t> raw, size_t width, const NumbersOptions& options, size_t rival,
                     EncodePart* encode_part, ByteWriter& out);
 
-// Reads what comes behind the method's byte and moves `data` behind it. part: null inside of another chunk.
+// Reads what comes behind the method's byte and moves `data` behind it. decode_part: null inside of another chunk.
 void decode_numbers(uint8_t method, std::span<const uint8_t>& data, std::span<uint8_t> raw, DecodePart* decode_part);
 
 }  // namespace tersor::lossless

@@ -262,7 +262,7 @@ void decode_series(std::span<const uint8_t>& data, std::span<U> values) {
     TERSOR_REQUIRE(transform::take_values<U>(*bins, names, places, tile), Code::bad_data, kWhat, ": ", bytes,
                    " bytes of places are too few");
     if (divisor > 1)
-      for (U& value : tile) value = U(value * U(divisor));
+      for (U& value : tile) value = U(uint64_t(value) * divisor);  // two 16-bit words would overflow an int
     if (strides < 2) add_start(at, at + tile.size());
     if (strides) transform::add_stride(values.data(), at, at + tile.size(), size_t(stride[strides - 1]));
   }

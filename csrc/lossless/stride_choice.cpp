@@ -13,11 +13,14 @@ namespace {
 
 constexpr size_t kPlaces = 96, kScored = 1024, kLeastValues = 64;
 
-// About log2(|difference| + 1/2), in some unit and from some origin on. Every machine converts alike.
+// About log2(|difference| + 1/2), in some unit and from some origin on. Only numbers of up to 24 bits are converted,
+// exactly, so that it does not depend on how this thread rounds.
 template <class S>
 uint32_t log_of(S difference) noexcept {
-  const float size = float(difference);
-  return std::bit_cast<uint32_t>((size < 0 ? -size : size) + 0.5f) >> 16;
+  const auto size = uint64_t(difference < 0 ? ~int64_t(difference) : int64_t(difference));
+  const uint32_t shift = size >> 44 ? 40 : size >> 20 ? 20 : 0;
+  const float scaled = float(int32_t(size >> shift)) + (shift ? 0.0f : 0.5f);
+  return (std::bit_cast<uint32_t>(scaled) >> 16) + (shift << 7);
 }
 
 // The stride in 2..farthest with the smallest differences from values[i] (or values[i] - values[i - 1]) on.
@@ -74,7 +77,7 @@ uint64_t score(std::span<const U> values, const Strides& strides) {
 }  // namespace
 
 template <class U>
-StrideChoice choose_strides(std::span<const U> values, size_t farthest, uint64_t plain) noexcept {
+StrideChoice choose_strides(std::span<const U> values, size_t farthest, uint64_t plain) {
   StrideChoice best;
   if (values.size() < 8) return best;
   const auto consider = [&](const Strides& strides) {
@@ -89,7 +92,7 @@ StrideChoice choose_strides(std::span<const U> values, size_t farthest, uint64_t
   return best;
 }
 
-#define TERSOR_FOR(U) template StrideChoice choose_strides<U>(std::span<const U>, size_t, uint64_t) noexcept;
+#define TERSOR_FOR(U) template StrideChoice choose_strides<U>(std::span<const U>, size_t, uint64_t);
 TERSOR_FOR(uint8_t)
 TERSOR_FOR(uint16_t)
 TERSOR_FOR(uint32_t)

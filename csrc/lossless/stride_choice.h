@@ -30,8 +30,8 @@ struct StrideChoice {
 };
 
 // farthest: the largest stride to look at. plain: what the values cost without; only where strides up to 4 do better
-// the farther ones are looked at up to `farthest`, else up to a twelfth of it.
+// the farther ones are looked at up to `farthest`, else up to a twelfth of it. Raises environment when memory is short.
 template <class U>
-StrideChoice choose_strides(std::span<const U> values, size_t farthest, uint64_t plain) noexcept;
+StrideChoice choose_strides(std::span<const U> values, size_t farthest, uint64_t plain);
 
 }  // namespace tersor::lossless

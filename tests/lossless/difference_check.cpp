@@ -122,4 +122,8 @@ TEST_CASE("difference: hostile heads are refused by name, and calls that cannot 
   };
   CHECK(called(3, 12).find("elements of 3") != std::string::npos);
   CHECK(called(2, 11).find("a base of 11 bytes for 12") != std::string::npos);
+  // Whatever the data, so equal ones too.
+  CHECK(check::error_of([&] { encode_difference(Element::bytes, 2, base, base, 0, out); }).find("level") == 0);
+  const Bytes none;
+  CHECK(check::error_of([&] { encode_difference(Element::bytes, 2, none, none, 4, out); }).find("a chunk has 1..") == 0);
 }

@@ -200,6 +200,29 @@ TEST_CASE("numbers: hostile heads are refused by name") {
   CHECK(refused({9, 1, 1, 2, 0, 7, 0, 0, 1, 1, 4, 0, 0}, 4) == "lossless numbers: runs of 3 values, 4 are needed");
 }
 
+TEST_CASE("numbers: the largest divisor times the largest value is modulo 2^16 as the page says") {
+  // Series, width 2, order 0, no strides, start 0, divisor 65535, one bin of 0 bits at -1, no places.
+  const Bytes chunk = {5, 2, 0, 0, 0, 0xff, 0xff, 3, 1, 1, 0, 0};
+  Bytes raw(2);
+  decode_chunk(chunk, raw);
+  CHECK(raw == Bytes({1, 0}));  // 65535 * 65535
+}
+
+TEST_CASE("numbers: values that all hash alike take no longer than others") {
+  const uint64_t inverse = [] {  // of the hash's multiplier, modulo 2^64
+    uint64_t x = 1;
+    for (int i = 0; i < 6; ++i) x *= 2 - 0x9E3779B97F4A7C15u * x;
+    return x;
+  }();
+  std::vector<uint64_t> values(kChunkBytes / 8);
+  for (size_t i = 0; i < values.size(); ++i) values[i] = (i % 256 ? i / 2 % 65000 : i / 2 % 7) * inverse;
+  Bytes raw(kChunkBytes), coded(chunk_bound(raw.size())), back(raw.size());
+  std::memcpy(raw.data(), values.data(), raw.size());
+  coded.resize(encode_chunk(Element::int64, raw, kDefaultLevel, coded));
+  decode_chunk(coded, back);
+  CHECK(back == raw);
+}
+
 TEST_CASE("numbers: weights have no pattern") {
   std::mt19937 random(5);
   std::normal_distribution<float> normal(0, 0.02f);
