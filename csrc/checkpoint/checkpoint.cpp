@@ -56,12 +56,13 @@ Summary compress_file(const std::string& in, const std::string& out, const Optio
   Pace reading(options.progress, 0);
   const InputFile input = InputFile::open(in, reading);
   Pace pace(options.progress, input.bytes().size());
+  const References bases = References::open(options.bases, options.threads, pace);
+  bases.refuse_as_output(out);
   OutputFile output(out, &input, options, pace);
   const auto file = parse_safetensors(input.bytes(), input.bytes().size());
   const std::vector<Source> sources =
       file ? sources_of(*file, input.bytes()) : std::vector<Source>{{"", Kind::bytes, DType::U8, {}, input.bytes()}};
   if (!file) input.expect_sequential();
-  const References bases = References::open(options.bases, options.threads, pace);
   const Summary summary = pack(output, output.blocks(), file ? Origin::safetensors : Origin::file, sources,
                                file ? file->metadata : Metadata{}, bases, options, pace);
   pace.ask();
@@ -73,9 +74,10 @@ Summary save_tensors(const std::string& out, std::span<const TensorView> tensors
                      const Options& options) {
   const auto sources = sources_of(tensors);
   Pace pace(options.progress, raw_sum(sources));
+  const References bases = References::open(options.bases, options.threads, pace);
+  bases.refuse_as_output(out);
   OutputFile output(out, nullptr, options, pace);
-  const Summary summary = pack(output, output.blocks(), Origin::tensors, sources, metadata,
-                               References::open(options.bases, options.threads, pace), options, pace);
+  const Summary summary = pack(output, output.blocks(), Origin::tensors, sources, metadata, bases, options, pace);
   pace.ask();
   output.commit();
   return summary;

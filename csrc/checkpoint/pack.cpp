@@ -124,6 +124,8 @@ class Packer {
         const auto at = std::find(used.begin(), used.end(), base);
         entry.base = uint8_t(at - used.begin());
         if (at == used.end()) used.push_back(base), index_.bases.push_back(bases_.hash(base));
+        TERSOR_REQUIRE(used.size() <= container::kMostBases, Code::bad_call, "a file has at most ",
+                       container::kMostBases, " bases, tensors here are in more");
         break;
       }
     }

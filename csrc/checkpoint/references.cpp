@@ -123,9 +123,12 @@ References References::open(std::span<const std::string> paths, int threads, Pac
     const auto still =
         std::stable_partition(waiting.begin(), waiting.end(), [&](const auto& base) { return !base->resolve(ready); });
     if (still == waiting.end()) {
-      for (const Part& part : waiting[0]->parts)
-        if (part.reader)
-          for (const Hash128& wanted : part.reader->index().bases) naming(part.path, [&] { ready.with_hash(wanted); });
+      References all;
+      all.bases_ = in_order;
+      for (const auto& base : waiting)
+        for (const Part& part : base->parts)
+          if (part.reader)
+            for (const Hash128& wanted : part.reader->index().bases) naming(part.path, [&] { all.with_hash(wanted); });
       fail(Code::bad_data, quoted(waiting[0]->path), " needs a base that needs it");
     }
     ready.bases_.insert(ready.bases_.end(), still, waiting.end());
@@ -133,6 +136,19 @@ References References::open(std::span<const std::string> paths, int threads, Pac
   }
   ready.bases_ = std::move(in_order);
   return ready;
+}
+
+void References::refuse_as_output(const std::string& path) const {
+  namespace fs = std::filesystem;
+  std::error_code ignored;
+  for (const auto& base : bases_) {
+    for (const Part& part : base->parts)
+      TERSOR_REQUIRE(!fs::equivalent(path, part.path, ignored), Code::environment, quoted(path),
+                     " is a base: what is coded against it would be lost with it");
+    const auto parent = fs::absolute(path, ignored).parent_path();
+    TERSOR_REQUIRE(!ends_with_tensors(path) || !fs::equivalent(parent, base->path, ignored), Code::environment,
+                   quoted(path), " would change its base, the folder ", quoted(base->path));
+  }
 }
 
 const Hash128& References::hash(size_t base) const noexcept { return bases_[base]->hash; }

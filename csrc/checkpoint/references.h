@@ -24,6 +24,8 @@ class References {
     size_t part = 0, entry = 0;  // which file of the base, and what of it
   };
   size_t size() const noexcept { return bases_.size(); }
+  // Raises environment where writing to `path` would destroy a base, or change a folder of them.
+  void refuse_as_output(const std::string& path) const;
   const Hash128& hash(size_t base) const noexcept;
   // The base of this content; raises bad_data that names the hash and those that are there.
   size_t with_hash(const Hash128& hash) const;

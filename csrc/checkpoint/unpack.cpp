@@ -211,6 +211,7 @@ Summary decompress_file(const std::string& in, const std::string& out, const Opt
     Pace pace(options.progress, raw_bytes);
     const References bases = References::open(options.bases, options.threads, pace);
     const PieceDecoder decoder(reader, bases);
+    bases.refuse_as_output(out);
     OutputFile output(out, &input, options, pace);
     Damage damage;
     Damage* const kept = options.keep_going ? &damage : nullptr;

@@ -209,6 +209,22 @@ def test_an_unrelated_base_costs_next_to_nothing(tmp_path):
     same(tersor.numpy.load(against, base=tmp_path / "base.tsr"), other)
 
 
+def test_an_output_that_is_its_own_base_is_refused(pair, tmp_path):
+    _, changed = pair
+    before = (tmp_path / "base.tsr").read_bytes()
+    with pytest.raises(OSError, match="is a base"):
+        tersor.save_file(changed, tmp_path / "base.tsr", base=tmp_path / "base.tsr")
+    done = run("compress", "-f", "--base", "base.tsr", "-o", "base.tsr", "changed.safetensors", code=1, cwd=tmp_path)
+    assert "is a base" in done.stderr
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    (folder / "1.tsr").write_bytes(before)
+    with pytest.raises(OSError, match="would change its base"):
+        tersor.save_file(changed, folder / "2.tsr", base=folder)
+    assert (tmp_path / "base.tsr").read_bytes() == before
+    assert [path.name for path in folder.iterdir()] == ["1.tsr"]
+
+
 def test_damage_in_the_base_is_told_of_the_base(pair, tmp_path):
     _, changed = pair
     tersor.save_file(changed, tmp_path / "x.tsr", base=tmp_path / "base.tsr")

@@ -119,3 +119,35 @@ def test_what_cannot_be_meant(model, tmp_path):
     assert "holds no files" in run("compress", "nothing", code=1, cwd=tmp_path).stderr
     assert "stdout" in run("compress", "-c", "model", code=2, cwd=tmp_path).stderr
     assert "does not end in .tsr" in run("decompress", "model", code=2, cwd=tmp_path).stderr
+
+
+def test_outputs_that_would_destroy_what_is_read_are_refused(model, tmp_path):
+    run("compress", "-o", "packed.tsr", "model", cwd=tmp_path)
+    before = contents(tmp_path)
+    for arguments in (
+        ("compress", "-f", "-o", ".", "model"),
+        ("compress", "-f", "-o", "model", "model"),
+        ("compress", "-f", "-o", "model/inside.tsr", "model"),
+        ("decompress", "-f", "-o", "packed.tsr", "packed.tsr"),
+        ("compress", "-f", "--base", "packed.tsr", "-o", "packed.tsr", "model"),
+    ):
+        assert "which is read" in run(*arguments, code=1, cwd=tmp_path).stderr
+        assert contents(tmp_path) == before
+
+
+def test_two_files_that_become_one_are_refused(model, tmp_path):
+    run("compress", "model/model-00001-of-00002.safetensors", cwd=tmp_path)
+    done = run("decompress", "-o", "back", "model", code=1, cwd=tmp_path)
+    assert "two files of" in done.stderr
+    assert not (tmp_path / "back").exists()
+
+
+def test_verify_goes_through_all_files_and_wants_some(model, tmp_path):
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "plain" / "config.json").write_text("{}")
+    assert "holds no .tsr files" in run("verify", "plain", code=1, cwd=tmp_path).stderr
+    run("compress", "model", cwd=tmp_path)
+    for name in ("before.tsr.tsr", "model-00001-of-00002.safetensors.tsr"):
+        (tmp_path / "model.tsr" / name).write_bytes(b"no container")
+    lines = run("verify", "model.tsr", code=1, cwd=tmp_path).stderr.splitlines()
+    assert sum("not a .tsr file" in line for line in lines) == 2

@@ -125,5 +125,6 @@ TEST_CASE("difference: hostile heads are refused by name, and calls that cannot 
   // Whatever the data, so equal ones too.
   CHECK(check::error_of([&] { encode_difference(Element::bytes, 2, base, base, 0, out); }).find("level") == 0);
   const Bytes none;
-  CHECK(check::error_of([&] { encode_difference(Element::bytes, 2, none, none, 4, out); }).find("a chunk has 1..") == 0);
+  CHECK(check::error_of([&] { encode_difference(Element::bytes, 2, none, none, 4, out); }).find("a chunk has 1..") ==
+        0);
 }

@@ -161,7 +161,8 @@ def _folder(name: str, arguments: argparse.Namespace, *, packing: bool) -> Row:
         total["stored"] += row["stored"]
         total["damaged"] += [f"{os.path.relpath(source, name)}: {line}" for line in row.get("damaged", ())]
 
-    with folders.whole_folder(output, force=arguments.force) as made:
+    apart_from = [name, *arguments.base]
+    with folders.whole_folder(output, force=arguments.force, apart_from=apart_from) as made:
         rename = folders.packed_name if packing else folders.restored_name
         count, copied = folders.transform(name, made, rename, work)
     raw, stored = total["bytes"] + copied, total["stored"] + copied
@@ -180,8 +181,15 @@ def _verify(name: str, arguments: argparse.Namespace) -> Row:
 def _verify_folder(name: str, arguments: argparse.Namespace) -> Row:
     total: Row = {"input": name, "bytes": 0, "stored": 0}
     lines: list[str] = []
-    for path in filter(folders.restored_name, folders.files_of(name)):
-        row = _verify(os.path.join(name, path), arguments)
+    coded = list(filter(folders.restored_name, folders.files_of(name)))
+    if not coded:
+        raise FormatError(f'"{name}" holds no {folders.SUFFIX} files')
+    for path in coded:
+        try:
+            row = _verify(os.path.join(name, path), arguments)
+        except FormatError as error:  # the other files are verified all the same
+            lines.append(_line(error))
+            continue
         total["bytes"] += row["bytes"]
         total["stored"] += row["stored"]
         lines += [f"{path}: {line}" for line in row.get("damaged", ())]

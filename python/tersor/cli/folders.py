@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 CODED = (".safetensors", ".tsr")  # a .tsr that lies in X is coded again, so that every .tsr of X.tsr is ours
@@ -20,8 +20,8 @@ def is_folder(name: str) -> bool:
 def files_of(folder: str) -> list[str]:
     """Paths of all files below a folder, relative to it and sorted. Links to files count as files.
 
-    Raises OSError (a folder that cannot be listed; something that is neither file nor folder, or a link to a folder:
-    such a tree could not come back as it was).
+    Raises OSError (a folder that cannot be listed; something that is neither file nor folder, a link to a folder or an
+    empty folder: such a tree could not come back as it was).
     """
     found = []
 
@@ -29,6 +29,8 @@ def files_of(folder: str) -> list[str]:
         raise error
 
     for here, below, names in os.walk(folder, onerror=failed):
+        if not below and not names:
+            raise OSError(f'"{here}" holds no files')
         for name in below:
             if os.path.islink(path := os.path.join(here, name)):
                 raise OSError(f'"{path}" is a link to a folder; files and folders are needed')
@@ -37,8 +39,6 @@ def files_of(folder: str) -> list[str]:
             if not os.path.isfile(path):
                 raise OSError(f'"{path}" is neither a file nor a folder')
             found.append(os.path.relpath(path, folder))
-    if not found:
-        raise OSError(f'"{folder}" holds no files')
     return sorted(found)
 
 
@@ -49,7 +49,7 @@ def packed_name(path: str) -> str | None:
 
 def restored_name(path: str) -> str | None:
     """The reverse."""
-    return path.removesuffix(SUFFIX) if path.endswith(SUFFIX) else None
+    return path.removesuffix(SUFFIX) if path.endswith(SUFFIX) and os.path.basename(path) != SUFFIX else None
 
 
 def default_output(name: str, *, packing: bool) -> str:
@@ -63,9 +63,17 @@ def default_output(name: str, *, packing: bool) -> str:
 
 
 @contextmanager
-def whole_folder(output: str, *, force: bool) -> Iterator[str]:
-    """A folder beside `output` to be filled, which takes its name at the end or is removed. Raises FileExistsError."""
-    output = output.rstrip("/")
+def whole_folder(output: str, *, force: bool, apart_from: Iterable[str]) -> Iterator[str]:
+    """A folder beside `output` to be filled, which takes its name at the end or is removed.
+
+    apart_from: inputs and bases; what `output` would replace must not be, hold or lie in one of them.
+    Raises FileExistsError, OSError.
+    """
+    output = output.rstrip("/") or "/"
+    for other in apart_from:
+        mine, theirs = os.path.realpath(output), os.path.realpath(other)
+        if os.path.commonpath([mine, theirs]) in (mine, theirs):
+            raise OSError(f'"{output}" is, holds or lies in "{other}", which is read')
     if os.path.lexists(output) and not force:
         raise FileExistsError(f'"{output}" exists; -f overwrites it')
     beside = os.path.dirname(os.path.abspath(output))
@@ -73,16 +81,28 @@ def whole_folder(output: str, *, force: bool) -> Iterator[str]:
     try:
         os.chmod(made, 0o777 & ~_umask())
         yield made
-        if os.path.lexists(output):
-            replaced = tempfile.mkdtemp(prefix=f".{os.path.basename(output)}.", dir=beside)
-            os.replace(output, os.path.join(replaced, "before"))
-            os.rename(made, output)
-            shutil.rmtree(replaced)
-        else:
-            os.rename(made, output)
+        _take_name(made, output, beside)
     except BaseException:
         shutil.rmtree(made, ignore_errors=True)
         raise
+
+
+def _take_name(made: str, output: str, beside: str) -> None:
+    """Rename a folder over what is there, which stays under its name if that fails."""
+    if not os.path.lexists(output):
+        return os.rename(made, output)
+    aside = tempfile.mkdtemp(prefix=f".{os.path.basename(output)}.", dir=beside)
+    before = os.path.join(aside, "before")
+    try:
+        os.rename(output, before)
+        os.rename(made, output)
+    except BaseException:
+        if os.path.lexists(before) and not os.path.lexists(output):
+            os.rename(before, output)
+        if not os.path.lexists(before):
+            os.rmdir(aside)
+        raise
+    shutil.rmtree(aside)
 
 
 def transform(
@@ -96,6 +116,8 @@ def transform(
     for path in files_of(folder):
         source, name = os.path.join(folder, path), rename(path)
         target = os.path.join(made, name or path)
+        if os.path.lexists(target):
+            raise OSError(f'two files of "{folder}" become "{name or path}"')
         os.makedirs(os.path.dirname(target), exist_ok=True)
         if name is None:
             shutil.copy2(source, target)
