@@ -13,10 +13,14 @@ import posixpath
 import re
 from collections.abc import Iterator
 from typing import Any, TypeAlias
+from urllib.parse import SplitResult, urlsplit
+
+from tersor._core import FormatError
 
 __all__ = ["beside", "is_url", "local_input", "local_output"]
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # two letters or more, so that no drive of Windows is a protocol
+_NAME_BYTES = 200  # of a local copy's name, its last ones; file systems take 255, and writing adds some
 PathLike: TypeAlias = "str | os.PathLike[str]"
 
 
@@ -69,7 +73,16 @@ def local_output(filename: PathLike, *, force: bool = True) -> Iterator[PathLike
 
 def beside(url: str, name: str) -> str:
     """The URL of a file called `name` in the same folder."""
+    parts = _web_parts(url)
+    if parts is not None:
+        return f"{parts.scheme}://{parts.netloc}{posixpath.dirname(parts.path).rstrip('/')}/{name}"
     return url.rpartition("/")[0] + "/" + name
+
+
+def _web_parts(url: str) -> SplitResult | None:
+    """The parts of an http URL, whose query is no part of the file's name; None for other protocols."""
+    parts = urlsplit(url)
+    return parts if parts.scheme in ("http", "https") else None
 
 
 @contextlib.contextmanager
@@ -78,7 +91,9 @@ def _copy_of(url: str) -> Iterator[str]:
     import tempfile
 
     with tempfile.TemporaryDirectory(prefix="tersor-") as folder:
-        yield os.path.join(folder, posixpath.basename(url.rstrip("/")) or "file")
+        parts = _web_parts(url)
+        name = posixpath.basename((url if parts is None else parts.path).rstrip("/")) or "file"
+        yield os.path.join(folder, os.fsdecode(os.fsencode(name)[-_NAME_BYTES:]))
 
 
 def _opened(url: str) -> tuple[Any, str]:
@@ -98,7 +113,8 @@ def _named(url: str) -> Iterator[None]:
     except OSError as error:
         if url in str(error):
             raise
-        raise type(error)(f'"{url}": {error.strerror or error or type(error).__name__}') from error
+        builtin = next(kind for kind in type(error).__mro__ if kind.__module__ == "builtins")  # takes one text
+        raise builtin(f'"{url}": {error.strerror or str(error) or type(error).__name__}') from error
     except (ImportError, ValueError, MemoryError):
         raise  # what is missing, or no such protocol: fsspec's sentence says it
     except Exception as error:
@@ -111,4 +127,7 @@ def _renamed(local: str, url: str) -> Iterator[None]:
     try:
         yield
     except ValueError as error:  # FormatError is one; what the file system says is about the copy, and stays
-        raise type(error)(str(error).replace(local, url)) from None
+        if local not in str(error):
+            raise
+        kind = FormatError if isinstance(error, FormatError) else ValueError  # others need not take one text
+        raise kind(str(error).replace(local, url)) from None

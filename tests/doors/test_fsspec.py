@@ -1,5 +1,6 @@
 """URLs of fsspec where a file may stand: memory:// in this process, s3:// against moto's server, file:// in others."""
 
+import json
 import os
 import subprocess
 import sys
@@ -134,6 +135,45 @@ def test_what_is_missing_is_said(memory, bucket, capsys):
     with pytest.raises(ValueError, match="nosuch"):
         tersor.load_file("nosuch://a")
     assert main(["verify", "nosuch://a"]) == 2
+
+
+def test_errors_of_a_stores_own_kinds_keep_their_base(memory, monkeypatch):
+    class LostError(FileNotFoundError):
+        def __init__(self, bucket, key):
+            super().__init__(f"no {key} in {bucket}")
+
+    def get_file(*_arguments, **_named):
+        raise LostError("bucket", "key")
+
+    monkeypatch.setattr(type(memory), "get_file", get_file)
+    with pytest.raises(FileNotFoundError, match=r'"memory://w\.tsr": no key in bucket'):
+        tersor.load_file("memory://w.tsr")
+
+
+def test_errors_about_the_copy_name_the_url(memory):
+    memory.pipe_file("/w.tsr", b"")
+    for make in (lambda local: json.JSONDecodeError(local, "", 0), lambda local: tersor.FormatError(local)):
+        with (
+            pytest.raises(ValueError, match=r"^memory://w\.tsr") as told,
+            tersor.fsspec.local_input("memory://w.tsr") as at,
+        ):
+            raise make(at)
+        assert told.type in (ValueError, tersor.FormatError)
+
+
+def test_the_query_of_a_web_url_is_no_part_of_the_name(memory, monkeypatch):
+    tersor.save_file(WEIGHTS, "memory://w.tsr")
+    monkeypatch.setattr(fsspec.core, "url_to_fs", lambda _url: (memory, "/w.tsr"))
+    url = "https://arxiv.org/a/w.tsr?signature=" + 100 * "x/yz"
+    with tersor.fsspec.local_input(url) as local:
+        assert os.path.basename(local) == "w.tsr"
+    same(tersor.load_file(url), WEIGHTS)
+    assert tersor.fsspec.beside(url, "w") == "https://arxiv.org/a/w"
+    assert tersor.fsspec.beside("https://arxiv.org/w.tsr", "w") == "https://arxiv.org/w"
+    assert tersor.fsspec.beside("memory://a?b/w.tsr", "w") == "memory://a?b/w"
+    long = f"memory://{300 * 'n'}.tsr"
+    with tersor.fsspec.local_input(long) as local:
+        assert os.path.basename(local) == 196 * "n" + ".tsr"
 
 
 def test_a_missing_fsspec_is_said(tmp_path):

@@ -3,6 +3,7 @@
 import copy
 import io
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -166,6 +167,35 @@ def test_state_dict_goes_through_files(tmp_path):
     same(outputs(other), outputs(plain))
 
 
+def test_a_state_dict_that_is_held_does_not_hide_what_is_loaded():
+    plain, exact = pair()
+    held = exact.state_dict()
+    exact.load_state_dict({name: -tensor for name, tensor in held.items()})
+    for name, tensor in exact.state_dict().items():
+        same(tensor, -plain.state_dict()[name])
+
+
+def test_a_tied_head_takes_what_its_embedding_loads():
+    plain, exact = pair(prefetch=False)
+    x = torch.ones(2, WIDTH, dtype=torch.bfloat16)
+    outputs(exact.head, x)  # the buffer holds its weight
+    weight = -plain.embed.weight.detach()
+    for model in (plain, exact):
+        model.embed.load_state_dict({"weight": weight})
+    same(outputs(exact.head, x), outputs(plain.head, x))
+
+
+def test_torchs_default_device_does_not_matter():
+    plain, exact = pair()
+    states = plain.state_dict()
+    with torch.device("meta"):
+        for _ in range(2):
+            same(outputs(exact), outputs(plain))
+        exact.load_state_dict(states)
+        same(exact.state_dict()["blocks.0.up.weight"], states["blocks.0.up.weight"])
+        exact.cpu()
+
+
 def test_state_dicts_that_do_not_fit():
     _, exact = pair()
     state = exact.state_dict()
@@ -220,6 +250,44 @@ def test_a_block_that_fails_leaves_nothing_locked():
     thread.start()
     thread.join(60)
     same(results[0], outputs(plain))
+
+
+def test_an_interrupted_block_leaves_nothing_locked():
+    plain, exact = pair()
+
+    def interrupt(*_arguments):
+        raise KeyboardInterrupt
+
+    for layer in (exact.blocks[1].down, exact.head):
+        hook = layer.register_forward_pre_hook(interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            outputs(exact)
+        hook.remove()
+    results = []
+    thread = threading.Thread(target=lambda: results.append(outputs(exact)), daemon=True)
+    thread.start()
+    thread.join(60)
+    same(results[0], outputs(plain))
+
+
+FORK = """
+import concurrent.futures, os, signal, torch
+from tersor.nn import compress_exact_
+layer = compress_exact_(torch.nn.Linear(64, 64), prefetch=True)
+weight = torch.ones(64, 64)
+layer._exact.buffer._groups[0].places[0].job = concurrent.futures.Future()  # being decoded, by a thread of this process
+child = os.fork()
+if child == 0:
+    signal.alarm(30)
+    layer.load_state_dict({"weight": weight, "bias": torch.zeros(64)})
+    os._exit(0 if torch.equal(layer.weight, weight) else 1)
+os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) != 0)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_child_does_not_wait_for_its_parents_threads():
+    assert subprocess.run([sys.executable, "-c", FORK], check=False).returncode == 0
 
 
 def test_copies_and_pickles_stand_alone():

@@ -83,10 +83,14 @@ class Buffer:
         for place in (place for group in self._groups for place in group.places):
             place.ready, place.job = False, None
 
-    def enter(self, group: Group) -> None:
-        """Decode a group's weights and hold them until `leave`. Raises FormatError (memory was damaged)."""
+    def _begin_after_fork(self) -> None:
+        """The thread that decodes ahead, or one that holds the lock, is not in the child: nobody may wait for it."""
         if os.getpid() != self._process:
             self._begin()
+
+    def enter(self, group: Group) -> None:
+        """Decode a group's weights and hold them until `leave`. Raises FormatError (memory was damaged)."""
+        self._begin_after_fork()
         self._lock.acquire()
         self._owner = threading.get_ident()
         self._running.append(group)
@@ -140,6 +144,7 @@ class Buffer:
 
     def forget(self, stored: StoredWeight) -> None:
         """The weight was replaced: what the buffer holds of it is old."""
+        self._begin_after_fork()
         with self._lock:
             self._settle()
             for place in (place for group in self._groups for place in group.places):
@@ -152,7 +157,7 @@ class Buffer:
 
     def _room(self, place: Place) -> torch.Tensor:
         if self._memory is None:
-            self._memory = torch.empty(self.nbytes, dtype=torch.uint8)
+            self._memory = torch.empty(self.nbytes, dtype=torch.uint8, device="cpu")
         return self._memory[place.begin : place.end].view(place.stored.dtype).view(place.stored.shape)
 
     def _settle(self) -> None:

@@ -7,7 +7,6 @@ runs, on a GPU and with Huffman codes; here the coder is tersor's, and the model
 from __future__ import annotations
 
 import ctypes
-import functools
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -63,10 +62,9 @@ def compress_exact_(
     buffer = Buffer(list(groups.values()), prefetch=prefetch)
     for block, group in groups.items():
         if group.places:
-            block.register_forward_pre_hook(functools.partial(_enter, buffer, group))
-            block.register_forward_hook(functools.partial(_leave, buffer, group), always_call=True)
+            block.forward = _Forward(buffer, group, block, block.__dict__.get("forward"))
     for layer in owners:
-        if isinstance(layer, ExactLinear):
+        if isinstance(layer, _ExactLayer):
             layer._exact.buffer = buffer
     _give_back_memory()
     return model
@@ -90,7 +88,7 @@ class _Exact:
 
     def __init__(self, stored: StoredWeight, level: int | None) -> None:
         self.stored, self.level = stored, level
-        self.buffer: Buffer | None = None  # the model's; an embedding's rows do not go through it
+        self.buffer: Buffer | None = None  # the model's; an embedding's rows do not go through it, a tied head does
 
     def fresh(self) -> torch.Tensor:
         """A tensor of its own."""
@@ -104,8 +102,31 @@ class _Exact:
     def replace(self, weight: torch.Tensor) -> None:
         """Take other values, for all layers that share them."""
         self.stored.replace(weight, self.level)
+        _shown.pop(self.stored, None)
         if self.buffer is not None:
             self.buffer.forget(self.stored)
+
+
+class _Forward:
+    """A block's forward that holds the block's weights. Forward hooks would not hear of a KeyboardInterrupt."""
+
+    def __init__(self, buffer: Buffer, group: Group, block: torch.nn.Module, own: Callable[..., Any] | None) -> None:
+        """own: a forward that the block had of its own; None where its class has it."""
+        self._buffer, self._group, self._own = buffer, group, own
+        self._block = weakref.ref(block)  # no cycle: a model's memory goes with its last name
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Forward, (self._buffer, self._group, self._block(), self._own)
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        block: Any = self._block()
+        self._buffer.enter(self._group)
+        try:
+            if self._own is not None:
+                return self._own(*arguments, **named)
+            return type(block).forward(block, *arguments, **named)
+        finally:
+            self._buffer.leave(self._group)
 
 
 class _ExactLayer(torch.nn.Module):  # type: ignore[misc]
@@ -145,7 +166,7 @@ class _ExactLayer(torch.nn.Module):  # type: ignore[misc]
         super()._load_from_state_dict(rest, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs)
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Any:
-        was = torch.empty(0, dtype=self._exact.stored.dtype)
+        was = torch.empty(0, dtype=self._exact.stored.dtype, device="cpu")
         now = fn(was)
         if (now.dtype, now.device) != (was.dtype, was.device):
             raise RuntimeError(
@@ -248,14 +269,6 @@ def _block_rows(sharing: list[Any]) -> int:
     if not any(isinstance(layer, torch.nn.Embedding) for layer in sharing):
         return int(weight.shape[0])
     return max(1, BLOCK_BYTES // (int(weight.shape[1]) * int(weight.element_size())))
-
-
-def _enter(buffer: Buffer, group: Group, module: torch.nn.Module, arguments: Any) -> None:
-    buffer.enter(group)
-
-
-def _leave(buffer: Buffer, group: Group, module: torch.nn.Module, arguments: Any, output: Any) -> None:
-    buffer.leave(group)
 
 
 def _give_back_memory() -> None:

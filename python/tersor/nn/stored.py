@@ -47,14 +47,14 @@ class StoredWeight:
 
     def decoded(self, threads: int) -> torch.Tensor:
         """A fresh tensor."""
-        out = torch.empty(self.shape, dtype=self.dtype)
+        out = torch.empty(self.shape, dtype=self.dtype, device="cpu")
         self.container.file.read(self.jobs(out), threads)
         return out
 
     def rows(self, index: torch.Tensor, threads: int) -> torch.Tensor:
         """Rows [*index.shape, columns], fresh; only blocks with a row in `index` are decoded. Raises IndexError."""
         flat = index.reshape(-1).to(torch.int64)
-        out = torch.empty(flat.numel(), self.shape[1], dtype=self.dtype)
+        out = torch.empty(flat.numel(), self.shape[1], dtype=self.dtype, device="cpu")
         if flat.numel() and not 0 <= int(flat.min()) <= int(flat.max()) < self.shape[0]:
             found = f"{int(flat.min())}..{int(flat.max())}"
             raise IndexError(f"index out of range: rows are 0..{self.shape[0] - 1}, found {found}")
@@ -63,7 +63,7 @@ class StoredWeight:
         at_once = max(1, _SCRATCH_BYTES // (self.block_rows * self.shape[1] * self.dtype.itemsize))
         for begin in range(0, len(needed), at_once):
             blocks = needed[begin : begin + at_once].tolist()
-            scratch = torch.empty(len(blocks) * self.block_rows, self.shape[1], dtype=self.dtype)
+            scratch = torch.empty(len(blocks) * self.block_rows, self.shape[1], dtype=self.dtype, device="cpu")
             self.container.file.read(self._jobs(blocks, scratch, whole=False), threads)
             picked = (position - begin) * self.block_rows + within
             if len(needed) <= at_once:
