@@ -414,6 +414,11 @@ print(json.dumps([min(seconds[True][1:]), min(seconds[False][1:])]))
 )
 
 
+MEASURES = pytest.mark.skipif(
+    not os.environ.get("TERSOR_MEASURE"), reason="measures memory and time for minutes: TERSOR_MEASURE=1 runs it"
+)
+
+
 @pytest.fixture(params=["minilm", "lm_b"])
 def real(request):
     """Name and folder of a real model."""
@@ -431,6 +436,14 @@ def told(script, *arguments):
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def test_outputs_of_a_real_model(real):
+    """The same bits from weights that take at most 68 % of bf16."""
+    equal, _, plain, coded, _ = told(MEMORY, *real, "1")
+    assert equal
+    assert coded <= 0.68 * plain
+
+
+@MEASURES
 def test_resident_weights_of_a_real_model(real):
     """What the process holds after compressing: at most 68 % of bf16, and one block's buffer."""
     for _ in range(3):
@@ -439,20 +452,18 @@ def test_resident_weights_of_a_real_model(real):
         sizes = f"{resident / 1e6:.2f} MB resident of {plain / 1e6:.2f}, buffer {buffer / 1e6:.2f}"
         print(f"{real[0]}: {sizes}, coded {coded / plain:.4f}")
         assert equal
-        assert coded <= 0.68 * plain
-        if resident <= 1.05 * (
-            0.68 * plain + buffer
-        ):  # 5 %: what else a process took while it was read; see docs/nn.md
+        if resident <= 0.68 * plain + buffer:
             return
     pytest.fail(sizes)
 
 
+@MEASURES
 def test_time_of_a_real_model(real):
-    """At batch 32 a call takes about what it takes with plain weights (docs/nn.md); the best of five each."""
+    """At batch 32 a call takes at most 1.3 times what it takes with plain weights; the best of five each."""
     for _ in range(3):  # other programs may run
         exact, plain = told(TIME, *real)
         print(f"{real[0]}: {1e3 * exact:.0f} ms, plain {1e3 * plain:.0f} ms, {exact / plain:.3f} times")
-        if exact <= 2 * plain:  # 1.3 is promised and printed; two shared cores swing by more
+        if exact <= 1.3 * plain:
             return
         time.sleep(1)
     pytest.fail(f"{exact / plain:.2f} times the plain model's time")
