@@ -33,7 +33,7 @@ class BytesSink final : public container::Sink {
   std::span<uint8_t> room(size_t bytes) override {
     return bytes > room_ - used_ ? std::span<uint8_t>() : std::span(data() + used_, bytes);
   }
-  void commit(size_t written) override { used_ += written; }
+  void keep(size_t written) override { used_ += written; }
 
   nanobind::bytes take() {
     resize(used_);

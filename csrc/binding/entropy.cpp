@@ -77,7 +77,7 @@ void bind_entropy(nb::module_& m) {
         {
           const nb::gil_scoped_release released;
           const auto from = span_at<const uint8_t>(symbols, count);
-          sink.commit(entropy::rans8::encode(from, table, chosen, threads, sink.room(bound)));
+          sink.keep(entropy::rans8::encode(from, table, chosen, threads, sink.room(bound)));
         }
         return sink.take();
       },
@@ -99,7 +99,7 @@ void bind_entropy(nb::module_& m) {
         BytesSink sink(bound);
         {
           const nb::gil_scoped_release released;
-          sink.commit(entropy::huffman::encode(span_at<const uint8_t>(symbols, count), threads, sink.room(bound)));
+          sink.keep(entropy::huffman::encode(span_at<const uint8_t>(symbols, count), threads, sink.room(bound)));
         }
         return sink.take();
       },

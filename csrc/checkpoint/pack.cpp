@@ -197,7 +197,7 @@ class Packer {
   }
 
   void write(const CodedBatch& batch) {
-    if (batch.in_place && !batch.jobs.empty()) return writer_.commit(batch.sizes[0]);
+    if (batch.in_place && !batch.jobs.empty()) return writer_.keep(batch.sizes[0]);
     for (size_t i = 0; i < batch.jobs.size(); ++i) {
       writer_.append({batch.buffer.data() + batch.offsets[i], batch.sizes[i]});
       pace_.add(0);

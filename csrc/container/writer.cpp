@@ -22,8 +22,8 @@ Writer::Writer(Sink& sink) : sink_(sink) { put(header_bytes()); }
 
 void Writer::append(std::span<const uint8_t> stored) { put(stored); }
 
-void Writer::commit(size_t stored) {
-  sink_.commit(stored);
+void Writer::keep(size_t stored) {
+  sink_.keep(stored);
   written_ += stored;
 }
 

@@ -15,7 +15,7 @@ class Sink {
   // Memory of the sink's own where the next `bytes` would go, so that they need no copy; empty where it has none.
   // The first `written` bytes of it become part of the output, before anything else is written.
   virtual std::span<uint8_t> room(size_t /*bytes*/) { return {}; }
-  virtual void commit(size_t /*written*/) {}
+  virtual void keep(size_t /*written*/) {}
 };
 
 class MemorySink final : public Sink {
@@ -34,7 +34,7 @@ class Writer {
   // Stored bytes of the next chunks, one or several of them, in the order in which the index will list them.
   void append(std::span<const uint8_t> stored);
   std::span<uint8_t> room(size_t bytes) { return sink_.room(bytes); }  // the same, made in place: see Sink
-  void commit(size_t stored);
+  void keep(size_t stored);
 
   // Writes index and trailer; returns the size of the whole. The index's chunks must add up to what was appended.
   uint64_t finish(const Index& index);
