@@ -4,7 +4,7 @@
 #include <random>
 
 #include "check.h"
-#include "core/isa.h"
+#include "levels.h"
 
 namespace tersor::entropy {
 namespace {
@@ -21,13 +21,6 @@ NameMap map_of(unsigned first, unsigned named, unsigned stride) {
   return map;
 }
 
-template <class F>
-void each_isa(const F& f) {
-  const Isa before = active_isa();
-  for (int level = 0; level <= int(machine_isa()); ++level) hold_isa(Isa(level)), f();
-  hold_isa(before);
-}
-
 }  // namespace
 
 TEST_CASE("escape: every level splits and merges as scalar does, at every length and place") {
@@ -40,7 +33,7 @@ TEST_CASE("escape: every level splits and merges as scalar does, at every length
       std::vector<uint8_t> names(count), escaped(count + 64);
       const size_t splits = split_escapes_scalar(map, symbols.data(), count, names.data(), escaped.data());
       escaped.resize(splits);
-      each_isa([&] {
+      check::each_isa([&] {
         std::vector<uint8_t> names_here(count), escaped_here(count + 64);
         CHECK(split_escapes(map, symbols, names_here.data(), escaped_here.data()) == splits);
         escaped_here.resize(splits);
@@ -58,7 +51,7 @@ TEST_CASE("escape: every level splits and merges as scalar does, at every length
 TEST_CASE("escape: too few escaped symbols are noticed on every level") {
   const NameMap map = map_of(100, 31, 1);
   for (const size_t at : {size_t(0), size_t(63), size_t(64), size_t(129)}) {
-    each_isa([&] {
+    check::each_isa([&] {
       std::vector<uint8_t> names(130, 1);
       names[at] = map.escape;
       std::span<const uint8_t> none;

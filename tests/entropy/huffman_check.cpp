@@ -8,7 +8,7 @@
 
 #include "check.h"
 #include "core/error.h"
-#include "core/isa.h"
+#include "levels.h"
 
 using namespace tersor;
 using namespace tersor::entropy;
@@ -42,13 +42,6 @@ Bytes decoded(const Bytes& data, int threads = 1) {
   Bytes out(size_t(huffman::decoded_size(data)));
   huffman::decode(data, out, threads);
   return out;
-}
-
-template <class F>
-void each_isa(const F& f) {
-  const Isa before = active_isa();
-  for (int level = 0; level <= int(machine_isa()); ++level) hold_isa(Isa(level)), f();
-  hold_isa(before);
 }
 
 // The cost of an unlimited Huffman code in bits: the sum of all joined weights.
@@ -131,7 +124,7 @@ TEST_CASE("huffman: every level and number of threads gives the same bytes and r
     for (const size_t n : {4096u, 30000u, 300001u, 3 * 1048576u + 5000u}) {
       const Bytes symbols = symbols_of(kind, n, 3);
       const Bytes want = huffman::encode(symbols, 1);
-      each_isa([&] {
+      check::each_isa([&] {
         CHECK(huffman::encode(symbols, 3) == want);
         CHECK(decoded(want, 2) == symbols);
       });
@@ -170,7 +163,7 @@ TEST_CASE("huffman: kernels write and read nothing but what they are given") {
       const size_t n = 2 + random() % (round < 6 ? 200 : 40000);
       const Bytes symbols = symbols_of(kind, n, uint32_t(round));
       const Bytes coded = huffman::encode(symbols, 1);
-      each_isa([&] {
+      check::each_isa([&] {
         const auto data = std::make_unique<uint8_t[]>(coded.size());
         const auto out = std::make_unique<uint8_t[]>(n);
         std::copy(coded.begin(), coded.end(), data.get());
@@ -195,7 +188,7 @@ TEST_CASE("huffman: every truncation and many flipped bits end in an error or th
         bad[random() % (i % 2 ? bad.size() : std::min<size_t>(bad.size(), 200))] ^= uint8_t(1 << random() % 8);
         bool first = true;
         Bytes want;
-        each_isa([&] {
+        check::each_isa([&] {
           Bytes got;
           try {
             got.resize(size_t(std::min<uint64_t>(huffman::decoded_size(bad), 1 << 22)));

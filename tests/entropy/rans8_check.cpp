@@ -6,8 +6,8 @@
 
 #include "check.h"
 #include "core/error.h"
-#include "core/isa.h"
 #include "entropy/histogram.h"
+#include "levels.h"
 
 using namespace tersor;
 using namespace tersor::entropy;
@@ -37,13 +37,6 @@ Bytes decoded(const Bytes& data, const Table* table = nullptr, int threads = 1) 
   return out;
 }
 
-template <class F>
-void each_isa(const F& f) {
-  const Isa before = active_isa();
-  for (int level = 0; level <= int(machine_isa()); ++level) hold_isa(Isa(level)), f();
-  hold_isa(before);
-}
-
 constexpr rans8::Mode kModes[] = {rans8::Mode::alias, rans8::Mode::contiguous};
 
 }  // namespace
@@ -63,7 +56,7 @@ TEST_CASE("rans8: every level and number of threads gives the same bytes and rea
       for (const auto mode : kModes) {
         const Bytes symbols = symbols_of(kind, n, 3);
         const Bytes want = rans8::encode(symbols, nullptr, mode, 1);
-        each_isa([&] {
+        check::each_isa([&] {
           CHECK(rans8::encode(symbols, nullptr, mode, 3) == want);
           CHECK(decoded(want, nullptr, 2) == symbols);
         });
@@ -133,7 +126,7 @@ TEST_CASE("rans8: every truncation and many flipped bits end in an error or the 
         for (int i = 0; i < 600; ++i) {
           Bytes bad = data;
           bad[random() % bad.size()] ^= uint8_t(1 << random() % 8);
-          each_isa([&] { tried(bad); });
+          check::each_isa([&] { tried(bad); });
         }
       }
 }

@@ -2,13 +2,11 @@
 // level. The last four bytes choose its size, or that the bytes are coded and wanted back, then damaged in a few
 // places: so it gets behind the first lengths.
 #include <algorithm>
-#include <cstdlib>
 #include <memory>
 #include <vector>
 
 #include "core/bits.h"
-#include "core/error.h"
-#include "core/isa.h"
+#include "fuzz/alike.h"
 #include "lossless/chunk.h"
 
 using namespace tersor;
@@ -16,32 +14,16 @@ using namespace tersor::lossless;
 
 namespace {
 
-bool tried(std::span<const uint8_t> coded, std::vector<uint8_t>& raw) {
-  try {
-    decode_chunk(coded, raw);
-    return true;
-  } catch (const Error&) {
-    return false;
-  }
-}
-
 void decode_alike(std::span<const uint8_t> coded, size_t size) {
-  std::vector<uint8_t> want(size), got(size);
-  hold_isa(Isa::scalar);
-  const bool decoded = tried(coded, want);
-  hold_isa(machine_isa());
-  if (tried(coded, got) != decoded || (decoded && got != want)) std::abort();
+  fuzz::decode_alike(size, [&](std::span<uint8_t> raw) { decode_chunk(coded, raw); });
 }
 
 void code_and_want_back(std::span<const uint8_t> raw, Element element, int level, uint32_t places) {
   std::vector<uint8_t> coded(chunk_bound(raw.size())), back(raw.size());
   coded.resize(encode_chunk(element, raw, level, coded));
   decode_chunk(coded, back);
-  if (!std::equal(back.begin(), back.end(), raw.begin())) std::abort();
-  for (int flips = 0; flips < 4; ++flips, places = places * 1664525 + 1013904223) {
-    coded[places / 8 % (flips % 2 ? coded.size() : std::min<size_t>(coded.size(), 100))] ^= uint8_t(1 << places % 8);
-    decode_alike(coded, raw.size());
-  }
+  fuzz::want_equal(back, raw);
+  fuzz::damaged(coded, places, [&](std::span<const uint8_t> bad) { decode_alike(bad, raw.size()); });
 }
 
 }  // namespace

@@ -2,14 +2,12 @@
 // The last byte chooses the table that is given along, or that the bytes are coded and wanted back, then damaged in a
 // few places: so it gets behind the first lengths.
 #include <algorithm>
-#include <cstdlib>
 #include <memory>
 #include <vector>
 
-#include "core/error.h"
-#include "core/isa.h"
 #include "entropy/histogram.h"
 #include "entropy/rans8.h"
+#include "fuzz/alike.h"
 
 using namespace tersor;
 using namespace tersor::entropy;
@@ -19,15 +17,6 @@ namespace {
 constexpr uint64_t kMostSymbols = uint64_t(4)
                                   << 20;  // a few honest bytes may stand for many symbols: that is no finding
 
-bool tried(std::span<const uint8_t> data, const Table* table, std::vector<uint8_t>& out) {
-  try {
-    rans8::decode(data, table, out, 1);
-    return true;
-  } catch (const Error&) {
-    return false;
-  }
-}
-
 void decode_alike(std::span<const uint8_t> data, const Table* table) {
   uint64_t symbols = 0;
   try {
@@ -35,12 +24,8 @@ void decode_alike(std::span<const uint8_t> data, const Table* table) {
   } catch (const Error&) {
     return;
   }
-  if (symbols > kMostSymbols) return;
-  std::vector<uint8_t> want(static_cast<size_t>(symbols)), got(want.size());
-  hold_isa(Isa::scalar);
-  const bool decoded = tried(data, table, want);
-  hold_isa(machine_isa());
-  if (tried(data, table, got) != decoded || (decoded && got != want)) std::abort();
+  if (symbols <= kMostSymbols)
+    fuzz::decode_alike(size_t(symbols), [&](std::span<uint8_t> out) { rans8::decode(data, table, out, 1); });
 }
 
 void code_and_want_back(std::span<const uint8_t> symbols, rans8::Mode mode, bool given) {
@@ -52,13 +37,9 @@ void code_and_want_back(std::span<const uint8_t> symbols, rans8::Mode mode, bool
   const auto coded = rans8::encode(symbols, along, mode, 1);
   std::vector<uint8_t> back(symbols.size());
   rans8::decode(coded, along, back, 1);
-  if (!std::equal(back.begin(), back.end(), symbols.begin())) std::abort();
-  auto bad = coded;
-  uint32_t places = symbols.empty() ? 0 : symbols[0] * 2654435761u;
-  for (int flips = 0; flips < 4; ++flips, places = places * 1664525 + 1013904223) {
-    bad[places / 8 % (flips % 2 ? bad.size() : std::min<size_t>(bad.size(), 100))] ^= uint8_t(1 << places % 8);
-    decode_alike(bad, along);
-  }
+  fuzz::want_equal(back, symbols);
+  fuzz::damaged(coded, symbols.empty() ? 0 : symbols[0] * 2654435761u,
+                [&](std::span<const uint8_t> bad) { decode_alike(bad, along); });
 }
 
 }  // namespace

@@ -9,24 +9,15 @@
 #include <string>
 #include <vector>
 
-#include "check.h"
 #include "core/error.h"
-#include "core/isa.h"
+#include "lossless/chunks.h"
 
 using namespace tersor;
 using namespace tersor::lossless;
-using Bytes = std::vector<uint8_t>;
 
 namespace {
 
 constexpr Element kTested[] = {Element::bytes, Element::bf16, Element::fp16, Element::fp32};
-
-template <class F>
-void each_isa(const F& f) {
-  const Isa before = active_isa();
-  for (int level = 0; level <= int(machine_isa()); ++level) hold_isa(Isa(level)), f();
-  hold_isa(before);
-}
 
 uint32_t bits_of(float value) {
   uint32_t bits;
@@ -81,18 +72,6 @@ Bytes content_of(Content content, Element element, size_t size, uint32_t seed) {
   return raw;
 }
 
-Bytes encoded(Element element, std::span<const uint8_t> raw, int level) {
-  Bytes coded(chunk_bound(raw.size()));
-  coded.resize(encode_chunk(element, raw, level, coded));
-  return coded;
-}
-
-Bytes decoded(const Bytes& coded, size_t size) {
-  Bytes raw(size);
-  decode_chunk(coded, raw);
-  return raw;
-}
-
 }  // namespace
 
 TEST_CASE("chunk: every element, level, content and size comes back, the same bytes from every ISA") {
@@ -102,7 +81,7 @@ TEST_CASE("chunk: every element, level, content and size comes back, the same by
         const Bytes raw = content_of(content, element, size, uint32_t(size));
         for (int level = kLeastLevel; level <= kMostLevel; ++level) {
           Bytes want;
-          each_isa([&] {
+          check::each_isa([&] {
             const Bytes coded = encoded(element, raw, level);
             if (want.empty()) want = coded;
             CHECK(coded == want && coded.size() <= chunk_bound(size));
@@ -121,7 +100,7 @@ TEST_CASE("chunk: whole chunks of several lane groups and tables") {
         if (element == Element::bytes)
           for (size_t i = raw.size() / 2; i < raw.size(); ++i) raw[i] = uint8_t(raw[i] * 3);
         Bytes want;
-        each_isa([&] {
+        check::each_isa([&] {
           const Bytes coded = encoded(element, raw, level);
           if (want.empty()) want = coded;
           CHECK(coded == want && decoded(want, raw.size()) == raw);
@@ -130,15 +109,8 @@ TEST_CASE("chunk: whole chunks of several lane groups and tables") {
 }
 
 TEST_CASE("chunk: bytes at odd addresses") {
-  for (const Element element : kTested) {
-    const Bytes raw = content_of(Content::payloads, element, 40000, 3);
-    Bytes moved(raw.size() + 1), back(raw.size() + 1), coded(chunk_bound(raw.size()) + 1);
-    std::copy(raw.begin(), raw.end(), moved.begin() + 1);
-    const size_t size = encode_chunk(element, std::span(moved).subspan(1), 5, std::span(coded).subspan(1));
-    CHECK(Bytes(coded.begin() + 1, coded.begin() + 1 + long(size)) == encoded(element, raw, 5));
-    decode_chunk(std::span(coded).subspan(1, size), std::span(back).subspan(1));
-    CHECK(Bytes(back.begin() + 1, back.end()) == raw);
-  }
+  for (const Element element : kTested)
+    check_at_odd_addresses(element, content_of(Content::payloads, element, 40000, 3));
 }
 
 TEST_CASE("chunk: every truncation is an error, every changed bit an error or a whole result") {
@@ -147,28 +119,9 @@ TEST_CASE("chunk: every truncation is an error, every changed bit an error or a 
     for (const Content content : {Content::gaussian, Content::sparse, Content::once_bf16, Content::payloads})
       for (const int level : {1, kDefaultLevel, 9}) {
         const Bytes raw = content_of(content, element, 18000, 7), coded = encoded(element, raw, level);
-        for (size_t cut = 0; cut < coded.size(); cut += cut < 400 ? 1 : 37) {
-          const Bytes part(coded.begin(), coded.begin() + long(cut));  // of its own, so that a sanitizer sees its end
-          CHECK(!check::error_of([&] { decoded(part, raw.size()); }).empty());
-        }
+        check_damage(coded, raw.size(), 400, 37, 60, 300, random);
         for (const size_t size : {raw.size() - 4, raw.size() + 4})
           CHECK(!check::error_of([&] { decoded(coded, size); }).empty());
-        // Each chunk's head is where lengths, tables and states lie: half of the changes go there.
-        for (int i = 0; i < 60; ++i) {
-          Bytes bad = coded;
-          const size_t bits = 8 * (i % 2 ? bad.size() : std::min<size_t>(bad.size(), 300)), bit = random() % bits;
-          bad[bit / 8] ^= uint8_t(1 << bit % 8);
-          std::string want;
-          Bytes result;
-          bool first = true;
-          each_isa([&] {  // all levels agree, in the result and in the refusal
-            Bytes got(raw.size());
-            const std::string error = check::error_of([&] { decode_chunk(bad, got); });
-            if (first) want = error, result = got, first = false;
-            CHECK(error.empty() == want.empty());
-            if (error.empty()) CHECK(got == result);
-          });
-        }
       }
 }
 

@@ -7,7 +7,7 @@
 
 #include "check.h"
 #include "core/error.h"
-#include "core/isa.h"
+#include "levels.h"
 
 using namespace tersor;
 using namespace tersor::lossless;
@@ -48,13 +48,6 @@ Bytes decoded(const Bytes& data, const Bytes& base) {
   return raw;
 }
 
-template <class F>
-void each_isa(const F& f) {
-  const Isa before = active_isa();
-  for (int level = 0; level <= int(machine_isa()); ++level) hold_isa(Isa(level)), f();
-  hold_isa(before);
-}
-
 }  // namespace
 
 TEST_CASE("difference: every width, length and amount of change comes back, the same bytes from every ISA") {
@@ -66,7 +59,7 @@ TEST_CASE("difference: every width, length and amount of change comes back, the 
           const Bytes base = noise(bytes, ++seed), raw = moved(base, width, one_in, reach, seed);
           const Bytes want = coded(raw, base, width, 4);
           CHECK(want.size() <= difference_bound(bytes));
-          each_isa([&] {
+          check::each_isa([&] {
             CHECK(coded(raw, base, width, 4) == want);
             CHECK(decoded(want, base) == raw);
           });

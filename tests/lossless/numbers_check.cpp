@@ -10,14 +10,11 @@
 #include <string>
 #include <vector>
 
-#include "check.h"
 #include "core/error.h"
-#include "core/isa.h"
-#include "lossless/chunk.h"
+#include "lossless/chunks.h"
 
 using namespace tersor;
 using namespace tersor::lossless;
-using Bytes = std::vector<uint8_t>;
 
 namespace {
 
@@ -67,24 +64,6 @@ Bytes numbers_of(Law law, Element element, size_t count, uint32_t seed) {
   return raw;
 }
 
-Bytes encoded(Element element, std::span<const uint8_t> raw, int level) {
-  Bytes coded(chunk_bound(raw.size()));
-  coded.resize(encode_chunk(element, raw, level, coded));
-  return coded;
-}
-
-Bytes decoded(const Bytes& coded, size_t size) {
-  Bytes raw(size);
-  decode_chunk(coded, raw);
-  return raw;
-}
-
-template <class F>
-void each_isa(const F& f) {
-  for (int level = 0; level <= int(machine_isa()); ++level) hold_isa(Isa(level)), f();
-  hold_isa(machine_isa());
-}
-
 }  // namespace
 
 TEST_CASE("numbers: every law, element, level and size comes back, the same bytes from every ISA") {
@@ -95,7 +74,7 @@ TEST_CASE("numbers: every law, element, level and size comes back, the same byte
         for (const size_t count : {1, 2, 7, 65, 1000, 20'001}) {
           const Bytes raw = numbers_of(law, element, count, uint32_t(count));
           Bytes want;
-          each_isa([&] {
+          check::each_isa([&] {
             const Bytes coded = encoded(element, raw, level);
             if (want.empty()) want = coded;
             CHECK(coded == want && decoded(coded, raw.size()) == raw);
@@ -129,15 +108,7 @@ TEST_CASE("numbers: what is in them is found") {
 }
 
 TEST_CASE("numbers: at odd addresses") {
-  for (const Element element : kNumbers) {
-    const Bytes raw = numbers_of(Law::smooth, element, 5000, 3);
-    Bytes moved(raw.size() + 1), back(raw.size() + 1), coded(chunk_bound(raw.size()) + 1);
-    std::copy(raw.begin(), raw.end(), moved.begin() + 1);
-    const size_t size = encode_chunk(element, std::span(moved).subspan(1), 5, std::span(coded).subspan(1));
-    CHECK(Bytes(coded.begin() + 1, coded.begin() + 1 + long(size)) == encoded(element, raw, 5));
-    decode_chunk(std::span(coded).subspan(1, size), std::span(back).subspan(1));
-    CHECK(Bytes(back.begin() + 1, back.end()) == raw);
-  }
+  for (const Element element : kNumbers) check_at_odd_addresses(element, numbers_of(Law::smooth, element, 5000, 3));
 }
 
 TEST_CASE("numbers: every truncation is an error, every changed bit an error or a whole result") {
@@ -145,29 +116,11 @@ TEST_CASE("numbers: every truncation is an error, every changed bit an error or 
   for (const Element element : kNumbers)
     for (const Law law : kLaws) {
       const Bytes raw = numbers_of(law, element, 3000, 7), coded = encoded(element, raw, kDefaultLevel);
-      for (size_t cut = 0; cut < coded.size(); cut += cut < 150 ? 1 : 97) {
-        const Bytes part(coded.begin(), coded.begin() + long(cut));  // of its own, so that a sanitizer sees its end
-        CHECK(!check::error_of([&] { decoded(part, raw.size()); }).empty());
-      }
+      check_damage(coded, raw.size(), 150, 97, 150, 120, random);
       // Of two values that cost a bit each, one more or less may be read as well; the container knows how many there
       // are.
       for (const size_t size : {raw.size() - 8, raw.size() + 8})
         CHECK(law == Law::small || !check::error_of([&] { decoded(coded, size); }).empty());
-      for (int i = 0; i < 150; ++i) {
-        Bytes bad = coded;
-        const size_t bits = 8 * (i % 3 ? std::min<size_t>(bad.size(), 120) : bad.size()), bit = random() % bits;
-        bad[bit / 8] ^= uint8_t(1 << bit % 8);
-        std::string want;
-        Bytes result;
-        bool first = true;
-        each_isa([&] {  // all levels agree, in the result and in the refusal
-          Bytes got(raw.size());
-          const std::string error = check::error_of([&] { decode_chunk(bad, got); });
-          if (first) want = error, result = got, first = false;
-          CHECK(error.empty() == want.empty());
-          if (error.empty()) CHECK(got == result);
-        });
-      }
     }
 }
 

@@ -7,19 +7,12 @@
 #include <vector>
 
 #include "check.h"
-#include "core/isa.h"
+#include "levels.h"
 
 using namespace tersor;
 using namespace tersor::transform;
 
 namespace {
-
-template <class F>
-void each_isa(const F& f) {
-  const Isa before = active_isa();
-  for (int level = 0; level <= int(machine_isa()); ++level) hold_isa(Isa(level)), f();
-  hold_isa(before);
-}
 
 constexpr size_t kLengths[] = {0,  1,   2,   15,  16,  17,  31,  32,  33,  63,   64,
                                65, 127, 191, 255, 256, 257, 511, 512, 513, 1025, 2047};
@@ -63,7 +56,7 @@ TEST_CASE("float split: words on every level, as scalar, and back") {
             split_words_scalar(split, words.words().data(), count, names.data(), rest.data(), escaped.data());
         escaped.resize(escapes);
         for (size_t i = 0; i < count; ++i) CHECK(names[i] < 32 && rest[i] < 1 << (8 - extra));
-        each_isa([&] {
+        check::each_isa([&] {
           std::vector<uint8_t> names_here(count), rest_here(count);
           std::vector<uint16_t> escaped_here(count + 32);
           CHECK(split_words(split, words.words(), names_here.data(), rest_here.data(), escaped_here.data()) == escapes);
@@ -96,7 +89,7 @@ TEST_CASE("float split: hostile windows, keys and rests join alike on every leve
     std::vector<uint16_t> want(count);
     const uint16_t* at = escaped.data();
     CHECK(merge_words_scalar(split, names.data(), rest.data(), count, want.data(), at, escaped.data() + count));
-    each_isa([&] {
+    check::each_isa([&] {
       std::vector<uint16_t> got(count);
       std::span<const uint16_t> left = escaped;
       CHECK(merge_words(split, names.data(), rest.data(), got, left));
@@ -124,7 +117,7 @@ TEST_CASE("float split: 32-bit words on every level, as scalar, and back") {
     std::vector<uint16_t> upper(count);
     std::vector<uint8_t> byte1(count), byte0(count);
     split32_scalar(words.words().data(), count, upper.data(), byte1.data(), byte0.data());
-    each_isa([&] {
+    check::each_isa([&] {
       std::vector<uint16_t> upper_here(count);
       std::vector<uint8_t> byte1_here(count), byte0_here(count);
       split32(words.words(), upper_here.data(), byte1_here.data(), byte0_here.data());
@@ -145,7 +138,7 @@ TEST_CASE("float split: rests packed without holes on every level, and back") {
       const size_t whole = extra == 0 ? 0 : count / (extra == 1 ? 512 : 256);
       CHECK(packed_bytes(extra, count) == count - 64 * whole);
       std::vector<uint8_t> want;
-      each_isa([&] {
+      check::each_isa([&] {
         std::vector<uint8_t> packed(packed_bytes(extra, count)), back(count);
         pack_rest(extra, rest, packed.data());
         if (want.empty()) want = packed;
