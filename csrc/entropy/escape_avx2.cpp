@@ -48,23 +48,13 @@ struct Table32 {
 }  // namespace
 }  // namespace avx2
 
-size_t split_escapes_avx2(const NameMap& map, const uint8_t* symbols, size_t count, uint8_t* names,
-                          uint8_t* escaped) noexcept {
+size_t split_escapes_avx2(const NameMap& map, const NameWindow& window, const uint8_t* symbols, size_t count,
+                          uint8_t* names, uint8_t* escaped) noexcept {
   using namespace avx2;
-  // A vector look-up serves the 32 neighbors that hold most named symbols; names outside are looked up one by one.
-  int held = 0, most = 0, named = 0;
-  unsigned first = 0;
-  for (unsigned s = 0; s < 256; ++s) {
-    named += map.name_of[s] != map.escape;
-    held += (map.name_of[s] != map.escape) - (s >= 32 && map.name_of[s - 32] != map.escape);
-    if (held > most) most = held, first = s >= 31 ? s - 31 : 0;
-  }
-  if (4 * most < 3 * named) return split_escapes_scalar(map, symbols, count, names, escaped);
-  const bool all_inside = most == named;
-  uint8_t window[32];
-  for (unsigned i = 0; i < 32; ++i) window[i] = first + i < 256 ? map.name_of[first + i] : map.escape;
-  const Table32 name_of(window);
-  const __m256i base = _mm256_set1_epi8(char(first)), escape = _mm256_set1_epi8(char(map.escape));
+  // Names outside of the window are looked up one by one.
+  if (!window.most) return split_escapes_scalar(map, window, symbols, count, names, escaped);
+  const Table32 name_of(window.name_of);
+  const __m256i base = _mm256_set1_epi8(char(window.first)), escape = _mm256_set1_epi8(char(map.escape));
   const __m256i last = _mm256_set1_epi8(31);
   uint8_t* at = escaped;
   size_t i = 0;
@@ -74,7 +64,7 @@ size_t split_escapes_avx2(const NameMap& map, const uint8_t* symbols, size_t cou
     const __m256i name = _mm256_blendv_epi8(escape, name_of(near), _mm256_cmpeq_epi8(near, index));
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(names + i), name);
     uint32_t bits = uint32_t(_mm256_movemask_epi8(_mm256_cmpeq_epi8(name, escape)));
-    if (!all_inside)
+    if (!window.all)
       for (uint32_t outside = bits; outside; outside &= outside - 1) {
         const int lane = __builtin_ctz(outside);
         const size_t j = i + size_t(lane);
@@ -88,7 +78,7 @@ size_t split_escapes_avx2(const NameMap& map, const uint8_t* symbols, size_t cou
       at += _mm_popcnt_u32(bits & 255);
     }
   }
-  return size_t(at - escaped) + split_escapes_scalar(map, symbols + i, count - i, names + i, at);
+  return size_t(at - escaped) + split_escapes_scalar(map, window, symbols + i, count - i, names + i, at);
 }
 
 bool merge_escapes_avx2(const NameMap& map, uint8_t* names, size_t count, const uint8_t*& escaped,

@@ -19,23 +19,13 @@ static __m512i four_times(const uint8_t* at) {
 
 }  // namespace avx512
 
-size_t split_escapes_avx512(const NameMap& map, const uint8_t* symbols, size_t count, uint8_t* names,
-                            uint8_t* escaped) noexcept {
+size_t split_escapes_avx512(const NameMap& map, const NameWindow& window, const uint8_t* symbols, size_t count,
+                            uint8_t* names, uint8_t* escaped) noexcept {
   using namespace avx512;
-  // A vector look-up serves the 32 neighbors that hold most named symbols; names outside are looked up one by one.
-  int held = 0, most = 0, named = 0;
-  unsigned first = 0;
-  for (unsigned s = 0; s < 256; ++s) {
-    named += map.name_of[s] != map.escape;
-    held += (map.name_of[s] != map.escape) - (s >= 32 && map.name_of[s - 32] != map.escape);
-    if (held > most) most = held, first = s >= 31 ? s - 31 : 0;
-  }
-  if (4 * most < 3 * named) return split_escapes_scalar(map, symbols, count, names, escaped);
-  const bool all_inside = most == named;
-  uint8_t window[32];
-  for (unsigned i = 0; i < 32; ++i) window[i] = first + i < 256 ? map.name_of[first + i] : map.escape;
-  const __m512i low = four_times(window), high = four_times(window + 16);
-  const __m512i base = _mm512_set1_epi8(char(first)), escape = _mm512_set1_epi8(char(map.escape));
+  // Names outside of the window are looked up one by one.
+  if (!window.most) return split_escapes_scalar(map, window, symbols, count, names, escaped);
+  const __m512i low = four_times(window.name_of), high = four_times(window.name_of + 16);
+  const __m512i base = _mm512_set1_epi8(char(window.first)), escape = _mm512_set1_epi8(char(map.escape));
   uint8_t* at = escaped;
   size_t i = 0;
   for (; i + 64 <= count; i += 64) {
@@ -44,7 +34,7 @@ size_t split_escapes_avx512(const NameMap& map, const uint8_t* symbols, size_t c
     const __m512i name = _mm512_mask_mov_epi8(escape, inside, look_up32(low, high, index));
     _mm512_storeu_si512(names + i, name);
     uint64_t bits = _cvtmask64_u64(_mm512_cmpeq_epi8_mask(name, escape));
-    if (!all_inside)
+    if (!window.all)
       for (uint64_t outside = bits; outside; outside &= outside - 1) {
         const size_t j = size_t(__builtin_ctzll(outside));
         names[i + j] = map.name_of[symbols[i + j]];
@@ -58,7 +48,7 @@ size_t split_escapes_avx512(const NameMap& map, const uint8_t* symbols, size_t c
       at += _mm_popcnt_u32(uint16_t(bits));
     }
   }
-  return size_t(at - escaped) + split_escapes_scalar(map, symbols + i, count - i, names + i, at);
+  return size_t(at - escaped) + split_escapes_scalar(map, window, symbols + i, count - i, names + i, at);
 }
 
 bool merge_escapes_avx512(const NameMap& map, uint8_t* names, size_t count, const uint8_t*& escaped,

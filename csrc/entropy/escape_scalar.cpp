@@ -3,7 +3,7 @@
 
 namespace tersor::entropy {
 
-size_t split_escapes_scalar(const NameMap& map, const uint8_t* symbols, size_t count, uint8_t* names,
+size_t split_escapes_scalar(const NameMap& map, const NameWindow&, const uint8_t* symbols, size_t count, uint8_t* names,
                             uint8_t* escaped) noexcept {
   uint8_t* at = escaped;
   for (size_t i = 0; i < count; ++i) {

@@ -7,13 +7,14 @@
 #include "core/isa.h"
 #include "core/pool.h"
 #include "entropy/bit_io.h"
+#include "entropy/plain_chunk.h"
 
 namespace tersor::entropy::huffman {
 namespace {
 
 constexpr const char* kWhat = "huffman stream";
 constexpr uint8_t kStream = 2, kVersion = 1;  // core/ids.def
-enum Kind : uint8_t { kRaw = 0, kConstant = 1, kCoded = 2 };
+enum Kind : uint8_t { kRaw = kRawChunk, kConstant = kConstantChunk, kCoded = 2 };
 constexpr int kLogChunk = 20, kLeastLogChunk = 12, kMostLogChunk = 20, kLogPiece = 10;
 constexpr size_t kMostHead = 4 + 10 + 3 + 128, kMostLengthBytes = 3;
 
@@ -121,22 +122,10 @@ void decode_coded(const DecodeTable& table, int log_piece, std::span<const uint8
 void decode_chunk(const DecodeTable* table, int log_piece, std::span<const uint8_t> data, std::span<uint8_t> out) {
   const uint8_t kind = ByteReader(data, kWhat).take<uint8_t>();
   data = data.subspan(1);
-  switch (kind) {
-    case kRaw:
-      TERSOR_REQUIRE(data.size() == out.size(), Code::bad_data, kWhat, ": a raw chunk of ", data.size(), " bytes, ",
-                     out.size(), " are needed");
-      std::copy(data.begin(), data.end(), out.begin());
-      return;
-    case kConstant:
-      TERSOR_REQUIRE(data.size() == 1, Code::bad_data, kWhat, ": a constant chunk of ", data.size(),
-                     " bytes, 1 is needed");
-      std::fill(out.begin(), out.end(), data[0]);
-      return;
-    case kCoded:
-      TERSOR_REQUIRE(table, Code::bad_data, kWhat, ": a coded chunk in a stream without codes");
-      return decode_coded(*table, log_piece, data, out);
-    default: fail(Code::bad_data, kWhat, ": a chunk of kind ", int(kind), ", 0..2 are known");
-  }
+  if (decode_plain(kind, data, out, "huffman stream: a chunk")) return;
+  TERSOR_REQUIRE(kind == kCoded, Code::bad_data, kWhat, ": a chunk of kind ", int(kind), ", 0..2 are known");
+  TERSOR_REQUIRE(table, Code::bad_data, kWhat, ": a coded chunk in a stream without codes");
+  decode_coded(*table, log_piece, data, out);
 }
 
 void write_lengths(const Lengths& lengths, std::vector<uint8_t>& out) {
@@ -267,10 +256,7 @@ void decode(std::span<const uint8_t> data, std::span<uint8_t> out, int threads) 
     prepare_decode(read_lengths(head.rest), *table);
   }
   const size_t chunks = size_t(ceil_div(head.symbols, head.chunk));
-  std::vector<uint64_t> end(chunks + 1);
-  for (size_t i = 0; i < chunks; ++i) end[i + 1] = checked_add(end[i], take_varint(head.rest, kWhat), "chunk lengths");
-  TERSOR_REQUIRE(end[chunks] == head.rest.size(), Code::bad_data, kWhat, ": chunks of ", end[chunks], " bytes, ",
-                 head.rest.size(), " are there");
+  const auto end = take_chunk_ends(head.rest, chunks, kWhat);
   parallel_for(chunks, 1, threads, [&](size_t i, size_t) {
     const size_t begin = i * head.chunk;
     decode_chunk(table.get(), head.log_piece, head.rest.subspan(size_t(end[i]), size_t(end[i + 1] - end[i])),

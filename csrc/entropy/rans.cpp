@@ -17,6 +17,22 @@ constexpr Variant<DecodeRows> kDecodeRows[] = {
 constexpr Variant<EncodeRows> kEncodeRows[] = {
     {Isa::scalar, encode_rows_scalar}, TERSOR_X86({Isa::avx2, encode_rows_avx2}, {Isa::avx512, encode_rows_avx512}, )};
 
+constexpr LaneControls make_lane_controls() {
+  LaneControls controls{};
+  for (int bits = 0; bits < 256; ++bits)
+    for (int lane = 0, word = 0; lane < 8; ++lane) {
+      controls.expand[bits][2 * lane] = uint8_t(2 * word);
+      controls.expand[bits][2 * lane + 1] = uint8_t(2 * word + 1);
+      controls.fill[255 - bits][2 * lane] = uint8_t(2 * word);
+      controls.fill[255 - bits][2 * lane + 1] = uint8_t(2 * word + 1);
+      if (!(bits >> lane & 1)) continue;
+      controls.compress[bits][2 * word] = uint8_t(2 * lane);
+      controls.compress[bits][2 * word + 1] = uint8_t(2 * lane + 1);
+      ++word;
+    }
+  return controls;
+}
+
 // A state costs about one byte more than it carries, so lanes are given by length.
 int groups_for(size_t symbols) noexcept {
   if (symbols < 4096) return 0;
@@ -30,6 +46,8 @@ int narrow_lanes_for(size_t symbols) noexcept { return symbols == 0 ? 0 : symbol
 constexpr size_t kMostTailRows = 16;  // the tail is scalar work: at low entropy it would grow without gain
 
 }  // namespace
+
+constinit const LaneControls kLaneControls = make_lane_controls();
 
 void encode_block(std::span<const Run> runs, const uint8_t* symbols, ByteWriter& out) {
   size_t n = 0;

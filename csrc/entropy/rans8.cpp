@@ -11,6 +11,7 @@
 #include "entropy/bit_io.h"
 #include "entropy/escape.h"
 #include "entropy/histogram.h"
+#include "entropy/plain_chunk.h"
 #include "entropy/rans.h"
 #include "entropy/rans_tables.h"
 
@@ -20,7 +21,7 @@ namespace {
 constexpr const char* kWhat = "rans8 stream";
 constexpr uint8_t kStream = 1, kVersion = 1;  // core/ids.def
 enum Flag : uint8_t { kHasTable = 1, kContiguous = 2, kNamed = 4 };
-enum Kind : uint8_t { kRaw = 0, kConstant = 1, kAlias = 2, kNames = 3 };
+enum Kind : uint8_t { kRaw = kRawChunk, kConstant = kConstantChunk, kAlias = 2, kNames = 3 };
 constexpr int kLogChunk = 20, kLeastLogChunk = 12, kMostLogChunk = 20;
 constexpr size_t kTile = 16384;  // names decoded at a time: they stay in the L1 cache until they are symbols
 constexpr size_t kSampleStride = 8;
@@ -61,13 +62,9 @@ size_t present(const Table& table) {
   return table.frequencies().size() - size_t(std::ranges::count(table.frequencies(), 0u));
 }
 
-bool constant(std::span<const uint8_t> symbols) noexcept {
-  return symbols.size() < 2 || std::memcmp(symbols.data(), symbols.data() + 1, symbols.size() - 1) == 0;
-}
-
 // A table and its block, for what is too short or too odd for the stream's own table.
 void encode_with_table(std::span<const uint8_t> symbols, ByteWriter& out) {
-  if (constant(symbols)) return out.put(uint8_t(kConstant)), out.put(symbols[0]);
+  if (is_constant(symbols)) return out.put(uint8_t(kConstant)), out.put(symbols[0]);
   const ByteWriter before = out;
   ByteCounts counts{};
   count_bytes(symbols, counts);
@@ -90,16 +87,7 @@ void encode_with_table(std::span<const uint8_t> symbols, ByteWriter& out) {
 void decode_with_table(std::span<const uint8_t> data, std::span<uint8_t> out) {
   const uint8_t kind = ByteReader(data, kWhat).take<uint8_t>();
   data = data.subspan(1);
-  if (kind == kConstant || kind == kRaw) {
-    const size_t needed = kind == kRaw ? out.size() : 1;
-    TERSOR_REQUIRE(data.size() == needed, Code::bad_data, kWhat, ": escapes of ", data.size(), " bytes, ", needed,
-                   " are needed");
-    if (kind == kRaw)
-      std::copy(data.begin(), data.end(), out.begin());
-    else
-      std::fill(out.begin(), out.end(), data[0]);
-    return;
-  }
+  if (decode_plain(kind, data, out, "rans8 stream: escapes")) return;
   TERSOR_REQUIRE(kind == kAlias, Code::bad_data, kWhat, ": escapes of kind ", int(kind), ", 0, 1 or 2 are allowed");
   const Table table = Table::parse(data);
   TERSOR_REQUIRE(!table.has_escape() && table.last() < 256 && !table.single(), Code::bad_data, kWhat,
@@ -116,7 +104,7 @@ size_t encode_chunk(const Model& model, const EncodeTables& tables, std::span<co
                     std::span<uint8_t> room) {
   ByteWriter out(room.first(symbols.size()));  // what does not fit there goes raw
   const Run run{&tables, symbols.size()};
-  if (constant(symbols)) {
+  if (is_constant(symbols)) {
     room[0] = kConstant, room[1] = symbols[0];
     return 2;
   }
@@ -152,17 +140,8 @@ void decode_chunk(const Model& model, const DecodeTables* tables, std::span<cons
                   std::span<uint8_t> out) {
   const uint8_t kind = ByteReader(data, kWhat).take<uint8_t>();
   data = data.subspan(1);
+  if (decode_plain(kind, data, out, "rans8 stream: a chunk")) return;
   switch (kind) {
-    case kRaw:
-      TERSOR_REQUIRE(data.size() == out.size(), Code::bad_data, kWhat, ": a raw chunk of ", data.size(), " bytes, ",
-                     out.size(), " are needed");
-      std::copy(data.begin(), data.end(), out.begin());
-      return;
-    case kConstant:
-      TERSOR_REQUIRE(data.size() == 1, Code::bad_data, kWhat, ": a constant chunk of ", data.size(),
-                     " bytes, 1 is needed");
-      std::fill(out.begin(), out.end(), data[0]);
-      return;
     case kAlias: {
       TERSOR_REQUIRE(tables && !model.contiguous, Code::bad_data, kWhat, ": an alias chunk without an alias table");
       BlockDecoder block(data, out.size());
@@ -378,10 +357,7 @@ void decode(std::span<const uint8_t> data, const Table* table, std::span<uint8_t
       prepare_decode(*model.table, *tables);
   }
   const size_t chunks = size_t(ceil_div(head.symbols, head.chunk));
-  std::vector<uint64_t> end(chunks + 1);
-  for (size_t i = 0; i < chunks; ++i) end[i + 1] = checked_add(end[i], take_varint(head.rest, kWhat), "chunk lengths");
-  TERSOR_REQUIRE(end[chunks] == head.rest.size(), Code::bad_data, kWhat, ": chunks of ", end[chunks], " bytes, ",
-                 head.rest.size(), " are there");
+  const auto end = take_chunk_ends(head.rest, chunks, kWhat);
   parallel_for(chunks, 1, threads, [&](size_t i, size_t) {
     const size_t begin = i * head.chunk;
     decode_chunk(model, coded ? tables.get() : nullptr, head.rest.subspan(size_t(end[i]), size_t(end[i + 1] - end[i])),

@@ -18,26 +18,10 @@ TERSOR_INLINE __m128i load128(const void* at) { return _mm_loadu_si128(static_ca
 TERSOR_INLINE __m256i load(const void* at) { return _mm256_load_si256(static_cast<const __m256i*>(at)); }
 TERSOR_INLINE void store(void* at, __m256i value) { _mm256_store_si256(static_cast<__m256i*>(at), value); }
 
-struct Controls {
-  alignas(64) unsigned char bytes[256][16];
-};
-// For eight lanes, of which those whose bit is 1 get the next word each.
-static constexpr Controls make_controls() {
-  Controls controls{};
-  for (int take = 0; take < 256; ++take)
-    for (int lane = 0, word = 0; lane < 8; ++lane) {
-      controls.bytes[take][2 * lane] = (unsigned char)(2 * word);
-      controls.bytes[take][2 * lane + 1] = (unsigned char)(2 * word + 1);
-      if (take >> lane & 1) ++word;
-    }
-  return controls;
-}
-static constexpr Controls kControls = make_controls();
-
 // The words below `words` for the lanes whose bit of `take` is 1; moves down by as many.
 TERSOR_INLINE void expand(const uint8_t*& words, uint32_t take, __m256i word[2]) {
   // No PDEP here: Zen 1 and 2 take it apart bit by bit.
-  const auto controls = reinterpret_cast<const uint8_t*>(kControls.bytes);
+  const auto controls = reinterpret_cast<const uint8_t*>(kLaneControls.expand);
   const uint8_t* const end = words;
   const auto begin = [&](uint64_t of) {  // popcnt; into its own source, since elsewhere it waits for the target
     asm("popcnt %0, %0" : "+r"(of));
@@ -324,34 +308,18 @@ __attribute__((noinline)) bool decode(const DecodeTables& tables, DecodeStates& 
   return true;
 }
 
-template <class Tables>
-bool decode_groups(const DecodeTables& tables, DecodeStates& states, int groups, const uint8_t* floor, size_t rows,
-                   uint8_t* out) {
-  switch (groups) {
-    case 1: return decode<Tables, 1>(tables, states, floor, rows, out);
-    case 2: return decode<Tables, 2>(tables, states, floor, rows, out);
-    case 4: return decode<Tables, 4>(tables, states, floor, rows, out);
-    default: return decode<Tables, 8>(tables, states, floor, rows, out);
-  }
-}
-
 }  // namespace tersor::entropy::avx2
 
 #include "entropy/rans_encode_ymm.h"
+
+#define TERSOR_LEVEL avx2
+#include "entropy/rans_layouts.h"
 
 namespace tersor::entropy {
 
 bool decode_rows_avx2(const DecodeTables& tables, DecodeStates& states, int groups, const uint8_t* floor, size_t rows,
                       uint8_t* out) noexcept {
-  using namespace avx2;
-  switch (tables.layout) {
-    case Layout::alias32:
-      if (tables.named) return decode_groups<Alias32<SymbolOfName>>(tables, states, groups, floor, rows, out);
-      return decode_groups<Alias32<Consecutive>>(tables, states, groups, floor, rows, out);
-    case Layout::alias256: return decode_groups<Alias256>(tables, states, groups, floor, rows, out);
-    case Layout::contiguous: return decode_groups<Contiguous>(tables, states, groups, floor, rows, out);
-  }
-  return false;
+  return avx2::decode_layouts(tables, states, groups, floor, rows, out);
 }
 
 void encode_rows_avx2(const EncodeTables& tables, EncodeStates& states, int groups, size_t rows,

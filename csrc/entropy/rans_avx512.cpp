@@ -8,21 +8,6 @@ namespace tersor::entropy::avx512 {
 
 // Without VPEXPANDW: eight lanes at a time get their words by a byte shuffle, whose control comes from a table indexed
 // by the eight bits of `stay`. The four 16-byte pieces meet in one register through masked broadcasts (any port).
-struct ShuffleControls {
-  alignas(64) unsigned char bytes[256][16];
-};
-static constexpr ShuffleControls make_controls() {
-  ShuffleControls controls{};
-  for (int stay = 0; stay < 256; ++stay)
-    for (int lane = 0, word = 0; lane < 8; ++lane) {
-      controls.bytes[stay][2 * lane] = (unsigned char)(2 * word);
-      controls.bytes[stay][2 * lane + 1] = (unsigned char)(2 * word + 1);
-      if (!(stay >> lane & 1)) ++word;
-    }
-  return controls;
-}
-static constexpr ShuffleControls kControls = make_controls();
-
 static __attribute__((always_inline)) inline __m512i expand(const uint8_t*& words, __mmask32 stay) {
   // 16 bits for each eight lanes: their bits of `stay` times 16, which is the offset of their control, and what is
   // above them. In integer registers, since kshift would load port 5.
@@ -32,7 +17,7 @@ static __attribute__((always_inline)) inline __m512i expand(const uint8_t*& word
     asm("popcnt %0, %0" : "+r"(of));
     return 2 * of;
   };
-  const auto controls = reinterpret_cast<const uint8_t*>(kControls.bytes);
+  const auto controls = reinterpret_cast<const uint8_t*>(kLaneControls.fill);
   const uint8_t* const end = words;
   const uint64_t kept0 = kept(bits);
   words = end + kept0 - 64;
@@ -53,22 +38,6 @@ static __attribute__((always_inline)) inline __m512i expand(const uint8_t*& word
   return _mm512_shuffle_epi8(word, control);
 }
 
-struct CompressControls {
-  alignas(64) unsigned char bytes[256][16];
-};
-static constexpr CompressControls make_compress_controls() {
-  CompressControls controls{};
-  for (int lanes = 0; lanes < 256; ++lanes)
-    for (int lane = 0, word = 0; lane < 8; ++lane)
-      if (lanes >> lane & 1) {
-        controls.bytes[lanes][2 * word] = (unsigned char)(2 * lane);
-        controls.bytes[lanes][2 * word + 1] = (unsigned char)(2 * lane + 1);
-        ++word;
-      }
-  return controls;
-}
-static constexpr CompressControls kCompressControls = make_compress_controls();
-
 // Without VPCOMPRESSW: eight words at a time, by the same kind of shuffle.
 static __attribute__((always_inline)) inline uint16_t* compress(uint16_t* words, const uint16_t* low, __mmask32 lanes) {
   const uint64_t bits = _pdep_u64(_cvtmask32_u32(lanes), 0x0ff00ff00ff00ff0u);
@@ -77,7 +46,7 @@ static __attribute__((always_inline)) inline uint16_t* compress(uint16_t* words,
   for (int quarter = 0; quarter < 4; ++quarter) {
     const uint64_t here = bits >> (16 * quarter) & 0xffff;
     const __m128i from = _mm_load_si128(reinterpret_cast<const __m128i*>(low + 8 * quarter));
-    const auto* const control = reinterpret_cast<const uint8_t*>(kCompressControls.bytes) + here;
+    const auto* const control = reinterpret_cast<const uint8_t*>(kLaneControls.compress) + here;
     _mm_storeu_si128(reinterpret_cast<__m128i*>(words),
                      _mm_shuffle_epi8(from, _mm_load_si128(reinterpret_cast<const __m128i*>(control))));
     words += _mm_popcnt_u64(here);
@@ -240,19 +209,14 @@ static __attribute__((noinline)) void encode_large(const EncodeTables& t, Encode
 
 }  // namespace tersor::entropy::avx512
 
+#define TERSOR_LEVEL avx512
+#include "entropy/rans_layouts.h"
+
 namespace tersor::entropy {
 
 bool decode_rows_avx512(const DecodeTables& tables, DecodeStates& states, int groups, const uint8_t* floor, size_t rows,
                         uint8_t* out) noexcept {
-  using namespace avx512;
-  switch (tables.layout) {
-    case Layout::alias32:
-      if (tables.named) return decode_groups<Alias32<SymbolOfName>>(tables, states, groups, floor, rows, out);
-      return decode_groups<Alias32<Consecutive>>(tables, states, groups, floor, rows, out);
-    case Layout::alias256: return decode_groups<Alias256>(tables, states, groups, floor, rows, out);
-    case Layout::contiguous: return decode_groups<Contiguous>(tables, states, groups, floor, rows, out);
-  }
-  return false;
+  return avx512::decode_layouts(tables, states, groups, floor, rows, out);
 }
 
 void encode_rows_avx512(const EncodeTables& tables, EncodeStates& states, int groups, size_t rows,

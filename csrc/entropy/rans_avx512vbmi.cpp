@@ -88,19 +88,14 @@ struct Alias256 {
 
 }  // namespace tersor::entropy::avx512vbmi
 
+#define TERSOR_LEVEL avx512vbmi
+#include "entropy/rans_layouts.h"
+
 namespace tersor::entropy {
 
 bool decode_rows_avx512vbmi(const DecodeTables& tables, DecodeStates& states, int groups, const uint8_t* floor,
                             size_t rows, uint8_t* out) noexcept {
-  using namespace avx512vbmi;
-  switch (tables.layout) {
-    case Layout::alias32:
-      if (tables.named) return decode_groups<Alias32<SymbolOfName>>(tables, states, groups, floor, rows, out);
-      return decode_groups<Alias32<Consecutive>>(tables, states, groups, floor, rows, out);
-    case Layout::alias256: return decode_groups<Alias256>(tables, states, groups, floor, rows, out);
-    case Layout::contiguous: return decode_groups<Contiguous>(tables, states, groups, floor, rows, out);
-  }
-  return false;
+  return avx512vbmi::decode_layouts(tables, states, groups, floor, rows, out);
 }
 
 }  // namespace tersor::entropy

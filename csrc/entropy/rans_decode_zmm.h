@@ -176,15 +176,4 @@ __attribute__((noinline)) bool decode(const DecodeTables& tables, DecodeStates& 
   return true;
 }
 
-template <class Tables>
-bool decode_groups(const DecodeTables& tables, DecodeStates& states, int groups, const uint8_t* floor, size_t rows,
-                   uint8_t* out) {
-  switch (groups) {
-    case 1: return decode<Tables, 1>(tables, states, floor, rows, out);
-    case 2: return decode<Tables, 2>(tables, states, floor, rows, out);
-    case 4: return decode<Tables, 4>(tables, states, floor, rows, out);
-    default: return decode<Tables, 8>(tables, states, floor, rows, out);
-  }
-}
-
 }  // namespace tersor::entropy::TERSOR_ZMM

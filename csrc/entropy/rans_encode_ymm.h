@@ -21,22 +21,6 @@ TERSOR_INLINE __m256i at_least(__m256i a, __m256i b) { return _mm256_cmpeq_epi16
 // Where lane i of a group lies: the second and the third eight are exchanged.
 constexpr int place_of(int lane) { return (lane & ~24) | (lane & 8) << 1 | (lane & 16) >> 1; }
 
-struct CompressControls {
-  alignas(64) unsigned char bytes[256][16];
-};
-static constexpr CompressControls make_compress_controls() {
-  CompressControls controls{};
-  for (int lanes = 0; lanes < 256; ++lanes)
-    for (int lane = 0, word = 0; lane < 8; ++lane)
-      if (lanes >> lane & 1) {
-        controls.bytes[lanes][2 * word] = (unsigned char)(2 * lane);
-        controls.bytes[lanes][2 * word + 1] = (unsigned char)(2 * lane + 1);
-        ++word;
-      }
-  return controls;
-}
-static constexpr CompressControls kCompressControls = make_compress_controls();
-
 // Appends the low halves of the lanes whose bit is 1, eight lanes at a time.
 TERSOR_INLINE uint16_t* compress(uint16_t* words, const uint16_t* low, uint32_t lanes) {
   asm volatile("" : : "r"(low) : "memory");  // what was just stored there is read back in quarters
@@ -44,7 +28,7 @@ TERSOR_INLINE uint16_t* compress(uint16_t* words, const uint16_t* low, uint32_t 
   for (int quarter = 0; quarter < 4; ++quarter) {
     const uint32_t here = lanes >> (8 * quarter) & 255;  // no PDEP: Zen 1 and 2 take it apart bit by bit
     _mm_storeu_si128(reinterpret_cast<__m128i*>(words),
-                     _mm_shuffle_epi8(load128(low + place_of(8 * quarter)), load128(kCompressControls.bytes[here])));
+                     _mm_shuffle_epi8(load128(low + place_of(8 * quarter)), load128(kLaneControls.compress[here])));
     words += _mm_popcnt_u32(here);
   }
   return words;

@@ -71,6 +71,16 @@ struct EncodeTables {
   alignas(64) uint16_t shift[64];
 };
 
+// Shuffles of eight words by the eight bits that say which of them are meant. expand: lanes whose bit is 1 get the next
+// word each; fill: those whose bit is 0. compress: the words whose bit is 1 come to the front. Data of rans.cpp, so
+// that no ISA file defines it.
+struct alignas(64) LaneControls {
+  uint8_t expand[256][16];
+  uint8_t fill[256][16];
+  uint8_t compress[256][16];
+};
+extern const LaneControls kLaneControls;
+
 struct DecodeStates {
   alignas(64) uint16_t low[kMostLanes];
   alignas(64) uint16_t high[kMostLanes];

@@ -7,6 +7,7 @@
 #include "core/bits.h"
 #include "entropy/bit_io.h"
 #include "entropy/histogram.h"
+#include "entropy/plain_chunk.h"
 #include "entropy/rans_tables.h"
 
 namespace tersor::lossless {
@@ -22,10 +23,6 @@ struct Segment {
   Table table;
   uint64_t cost;  // of what was counted, in 2^-16 bit
 };
-
-bool constant(std::span<const uint8_t> values) noexcept {
-  return std::memcmp(values.data(), values.data() + 1, values.size() - 1) == 0;
-}
 
 // What `values` like those counted cost at least.
 uint64_t entropy_bytes(const ByteCounts& counts, size_t values) noexcept {
@@ -88,7 +85,7 @@ std::vector<Segment> cut(std::span<const uint8_t> values, int limit, const Plane
 bool encode_plane_below(std::span<const uint8_t> values, int limit, const PlaneOptions& options, size_t rival,
                         ByteWriter& out) {
   TERSOR_ASSERT(!values.empty() && options.segment % kMostLanes == 0);
-  if (constant(values)) {
+  if (is_constant(values)) {
     out.put(uint8_t(kConstant)), out.put(values[0]);
     return true;
   }

@@ -52,7 +52,7 @@ class TersorCodec(BytesBytesCodec):  # type: ignore[misc]
         return {"name": "tersor", "configuration": {} if self.level is None else {"level": self.level}}
 
     def compute_encoded_size(self, input_byte_length: int, chunk_spec: Any) -> int:
-        """Not known before the chunk is coded."""
+        """Not known before the chunk is coded: zarr's codecs say so by this error, and shards then ask no more."""
         raise NotImplementedError
 
     async def _encode_single(self, chunk_data: Any, chunk_spec: Any) -> Any:

@@ -31,7 +31,8 @@ TEST_CASE("escape: every level splits and merges as scalar does, at every length
       std::vector<uint8_t> symbols(count);
       for (auto& symbol : symbols) symbol = uint8_t(random() % 4 ? map.symbol_of[random() % 31] : random());
       std::vector<uint8_t> names(count), escaped(count + 64);
-      const size_t splits = split_escapes_scalar(map, symbols.data(), count, names.data(), escaped.data());
+      const size_t splits =
+          split_escapes_scalar(map, window_of(map), symbols.data(), count, names.data(), escaped.data());
       escaped.resize(splits);
       check::each_isa([&] {
         std::vector<uint8_t> names_here(count), escaped_here(count + 64);

@@ -7,15 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from tests_entropy_by_hand import varint  # tests/entropy/by_hand.py, loaded before
+
 SPAN_PIECES = 32
-
-
-def varint(value: int) -> bytes:
-    out = b""
-    while value >= 128:
-        out += bytes([value & 127 | 128])
-        value >>= 7
-    return out + bytes([value])
 
 
 def nibbles(values: Sequence[int]) -> bytes:

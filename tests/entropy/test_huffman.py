@@ -23,12 +23,14 @@ KINDS = ["geometric", "gaussian", "two", "rare", "uniform", "steep"]
 @pytest.fixture(scope="session")
 def oracle(load):
     """The reader of huffman streams in plain Python, written from the page."""
+    load("tests/entropy/oracle.py")  # which it imports
     return load("tests/entropy/huffman_oracle.py")
 
 
 @pytest.fixture(scope="session")
 def by_hand(load):
     """The writer of streams that our encoder never emits."""
+    load("tests/entropy/by_hand.py")  # which it imports
     return load("tests/entropy/huffman_by_hand.py")
 
 

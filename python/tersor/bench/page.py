@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
+from tersor.bench import table as for_terminals
+
 _WIDTH, _HEIGHT = 420, 300  # of a plot, in its own units: one unit is about a pixel on a phone
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 14, 12, 44
 _COLORS = (
@@ -132,7 +134,10 @@ def bench_page(result: dict[str, Any]) -> str:
         about += f"; ceiling {rows[0]['ceiling_gbps']:.1f} GB/s ({rows[0]['ceiling']})"
         pairs = [(caption, _points(rows, key)) for key, caption in _SPEEDS.items()]
         cells = [_cells(row) for row in rows]
-        parts = (plots(pairs, "bits per element"), table(_HEAD, cells, [row["ours"] for row in rows]))
+        parts = (
+            plots(pairs, "bits per element"),
+            table(("coder", *for_terminals.COLUMNS), cells, [row["ours"] for row in rows]),
+        )
         sections.append(section(case, paragraph(about), *parts))
     if result["skipped"]:
         sections.append(section("Not measured", facts(result["skipped"].items())))
@@ -152,23 +157,9 @@ def bench_page(result: dict[str, Any]) -> str:
 
 
 _SPEEDS = {"encode": "Encode", "decode": "Decode", "decode_into": "Decode into a given array"}
-_HEAD = (
-    "coder",
-    "bits",
-    "over floor",
-    "encode GB/s",
-    "decode GB/s",
-    "into GB/s",
-    "x enc",
-    "x dec",
-    "x into",
-    "of ceiling",
-)
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
-    from tersor.bench import table as for_terminals
-
     return [row["impl"], *(cell.replace("+-", "±") for cell in for_terminals.cells(row))]
 
 

@@ -6,6 +6,19 @@ from typing import Any, TextIO
 
 from tersor.bench.harness import Row
 
+# Behind the coder's name, as `cells` fills them.
+COLUMNS = (
+    "bits",
+    "over floor",
+    "encode GB/s",
+    "decode GB/s",
+    "into GB/s",
+    "x enc",
+    "x dec",
+    "x into",
+    "of ceiling",
+)
+
 
 def show(result: dict[str, Any], file: TextIO) -> None:
     """Print one table a case, then what was skipped and what others published."""
@@ -22,18 +35,7 @@ def show(result: dict[str, Any], file: TextIO) -> None:
         title += f", ceiling {rows[0]['ceiling_gbps']:.1f} GB/s ({rows[0]['ceiling']})"
         table = Table(title=title, title_justify="left", title_style="bold")
         table.add_column("coder")
-        names = (
-            "bits",
-            "over floor",
-            "encode GB/s",
-            "decode GB/s",
-            "into GB/s",
-            "x enc",
-            "x dec",
-            "x into",
-            "of ceiling",
-        )
-        for name in names:
+        for name in COLUMNS:
             table.add_column(name, justify="right")
         for row in rows:
             table.add_row(row["impl"], *cells(row), style="bold" if row["ours"] else None)
