@@ -38,12 +38,12 @@ PieceDecoder::PieceDecoder(const container::Reader& reader, const References& ba
   }
 }
 
-PieceDecoder::Link PieceDecoder::linked(const Entry& entry) const {
+References::Tensor PieceDecoder::linked(const Entry& entry) const {
   const size_t base = bases_.with_hash(reader_.index().bases[entry.base]);
   const auto tensor = bases_.find(base, entry);
   TERSOR_REQUIRE(tensor, Code::bad_data, entry.title(), " is coded against base ", bases_.hash(base).hex(),
                  ", which has no tensor of that name, dtype and size");
-  return {base, *tensor};
+  return *tensor;
 }
 
 void PieceDecoder::piece(size_t entry, size_t chunk, std::span<uint8_t> raw) const {
@@ -60,8 +60,7 @@ void PieceDecoder::piece(size_t entry, size_t chunk, std::span<uint8_t> raw) con
     case Codec::lossless: return naming_chunk(stored, chunk, [&] { lossless::decode_chunk(coded, raw); });
     case Codec::difference: {
       ScratchFrame frame;
-      const Link link = links_.empty() ? linked(stored) : *links_[number];
-      const auto base = bases_.chunk(link.base, link.tensor, chunk, frame);
+      const auto base = bases_.chunk(links_.empty() ? linked(stored) : *links_[number], chunk, frame);
       return naming_chunk(stored, chunk, [&] { lossless::decode_difference(coded, base, raw); });
     }
   }

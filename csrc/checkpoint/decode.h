@@ -42,14 +42,10 @@ class PieceDecoder {
   void job(const Batch& batch, const Job& job, std::span<uint8_t> raw, Damage* damage = nullptr) const;
 
  private:
-  struct Link {
-    size_t base;
-    References::Tensor tensor;
-  };
   const container::Reader& reader_;
   const References& bases_;
-  Link linked(const container::Entry& entry) const;
-  std::vector<std::optional<Link>> links_;  // of every entry, where there are bases; set for differences
+  References::Tensor linked(const container::Entry& entry) const;
+  std::vector<std::optional<References::Tensor>> links_;  // of every entry, where there are bases; set for differences
 };
 
 }  // namespace tersor::checkpoint

@@ -102,11 +102,6 @@ class Packer {
   }
 
  private:
-  struct Link {
-    size_t base;
-    References::Tensor tensor;
-  };
-
   void link_to_bases() {
     links_.resize(index_.entries.size());
     std::vector<size_t> used;
@@ -119,7 +114,7 @@ class Packer {
       for (size_t base = 0; base < bases_.size() && entry.raw_bytes > 0; ++base) {
         const auto tensor = bases_.find(base, entry);
         if (!tensor) continue;
-        links_[i] = {base, *tensor};
+        links_[i] = *tensor;
         entry.codec = uint8_t(container::Codec::difference);
         const auto at = std::find(used.begin(), used.end(), base);
         entry.base = uint8_t(at - used.begin());
@@ -181,9 +176,8 @@ class Packer {
       size_t stored;
       if (index_.entries[piece.entry].codec == uint8_t(container::Codec::difference)) {
         ScratchFrame frame;
-        const Link& link = links_[piece.entry];
         stored = lossless::encode_difference(element, width_of(source.dtype), raw,
-                                             bases_.chunk(link.base, link.tensor, piece.chunk, frame), options_.level,
+                                             bases_.chunk(links_[piece.entry], piece.chunk, frame), options_.level,
                                              {at, lossless::difference_bound(raw.size())});
       } else {
         stored = lossless::encode_chunk(element, raw, options_.level, {at, lossless::chunk_bound(raw.size())});
@@ -209,7 +203,7 @@ class Packer {
   container::Index& index_;
   const std::span<const Source> sources_;
   const References& bases_;
-  std::vector<Link> links_;  // of every entry; said of differences alone
+  std::vector<References::Tensor> links_;  // of every entry; said of differences alone
   const Options& options_;
   Pace& pace_;
   HashStream unfinished_, unfinished_next_;

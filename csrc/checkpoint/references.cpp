@@ -87,7 +87,7 @@ struct References::Content {
       }
       for (size_t i = 0; i < part.entries.size(); ++i) {
         if (part.entries[i].kind != Kind::tensor) continue;
-        const bool fresh = tensors.emplace(part.entries[i].name, Tensor{parts.size() - 1, i}).second;
+        const bool fresh = tensors.emplace(part.entries[i].name, Tensor{0, parts.size() - 1, i}).second;
         TERSOR_REQUIRE(fresh, Code::bad_data, quoted(from), " has two tensors \"", part.entries[i].name, "\"");
         all.push_back(part.entries[i]);
       }
@@ -169,11 +169,11 @@ std::optional<References::Tensor> References::find(size_t base, const Entry& ent
   if (found == bases_[base]->tensors.end()) return std::nullopt;
   const Entry& there = bases_[base]->parts[found->second.part].entries[found->second.entry];
   if (there.dtype != entry.dtype || there.raw_bytes != entry.raw_bytes) return std::nullopt;
-  return found->second;
+  return Tensor{base, found->second.part, found->second.entry};
 }
 
-std::span<const uint8_t> References::chunk(size_t base, const Tensor& tensor, size_t chunk, ScratchFrame& frame) const {
-  const Part& part = bases_[base]->parts[tensor.part];
+std::span<const uint8_t> References::chunk(const Tensor& tensor, size_t chunk, ScratchFrame& frame) const {
+  const Part& part = bases_[tensor.base]->parts[tensor.part];
   const Entry& entry = part.entries[tensor.entry];
   const size_t bytes = container::chunk_raw_bytes(entry.raw_bytes, chunk);
   if (!part.reader)

@@ -21,7 +21,7 @@ class References {
   static References open(std::span<const std::string> paths, int threads, Pace& pace);
 
   struct Tensor {
-    size_t part = 0, entry = 0;  // which file of the base, and what of it
+    size_t base = 0, part = 0, entry = 0;  // which base, which file of it, and what of that
   };
   size_t size() const noexcept { return bases_.size(); }
   // Raises environment where writing to `path` would destroy a base, or change a folder of them.
@@ -32,7 +32,7 @@ class References {
   // The tensor that has this entry's name, dtype and size.
   std::optional<Tensor> find(size_t base, const container::Entry& entry) const;
   // Raw bytes of a tensor's chunk: mapped, or decoded into the frame. Raises bad_data where the base is damaged.
-  std::span<const uint8_t> chunk(size_t base, const Tensor& tensor, size_t chunk, ScratchFrame& frame) const;
+  std::span<const uint8_t> chunk(const Tensor& tensor, size_t chunk, ScratchFrame& frame) const;
 
  private:
   struct Content;

@@ -17,9 +17,7 @@ namespace {
 
 using transform::FloatSplit;
 constexpr const char* kWhat = "lossless chunk";
-enum Method : uint8_t { kStored = 0, kConstant = 1, kFloat16 = 3, kFloat32 = 4 };
 enum Cut : uint8_t { kNames = 0, kKeys = 1 };  // how 16-bit words are cut
-constexpr size_t kTile = 16384;  // words decoded at a time: all planes of a tile stay in the L1 and L2 caches
 
 // What a level tries. Rates and speeds of each: docs/formats/lossless.md, from bench/results.
 struct LevelRow {

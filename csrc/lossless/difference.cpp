@@ -15,7 +15,6 @@ namespace {
 using transform::kMostWidth;
 constexpr const char* kWhat = "difference chunk";
 enum Way : uint8_t { kAlone = 0, kEqual = 1, kPlanes = 2 };
-constexpr size_t kTile = 16384;  // elements decoded at a time: all planes of a tile stay in the L1 and L2 caches
 constexpr size_t kSampleRuns = 8, kSampleBytes = 8192;  // of a run; a multiple of every width
 
 // Differences of neighbors that a training step moves alike keep their statistics for long, so few tables do.

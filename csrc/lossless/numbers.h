@@ -11,7 +11,20 @@
 
 namespace tersor::lossless {
 
-enum NumbersMethod : uint8_t { kBytes = 2, kSeries = 5, kRanks = 6, kPacked = 7, kSparse = 8, kRuns = 9, kPlanes = 10 };
+// On disk, the chunk's first byte. chunk.cpp codes 0, 1, 3 and 4, the others are here.
+enum Method : uint8_t {
+  kStored = 0,
+  kConstant = 1,
+  kBytes = 2,
+  kFloat16 = 3,
+  kFloat32 = 4,
+  kSeries = 5,
+  kRanks = 6,
+  kPacked = 7,
+  kSparse = 8,
+  kRuns = 9,
+  kPlanes = 10,
+};
 
 struct NumbersOptions {
   int level;

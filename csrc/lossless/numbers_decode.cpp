@@ -107,7 +107,6 @@ void decode_words(uint8_t method, std::span<const uint8_t>& data, std::span<U> w
       return;
     }
     default: {  // kPlanes
-      constexpr size_t kTile = 16384;
       std::vector<PlaneDecoder> planes;
       planes.reserve(sizeof(U));
       for (size_t i = 0; i < sizeof(U); ++i) planes.emplace_back(data, n, 256);
@@ -141,7 +140,6 @@ void decode_aligned(uint8_t method, std::span<const uint8_t>& data, std::span<ui
 
 void decode_packed(std::span<const uint8_t>& data, std::span<uint8_t> raw, int bits) {
   const size_t held = size_t(8 / bits);
-  constexpr size_t kTile = 16384;
   ScratchFrame frame;
   const auto scratch = frame.bytes(kTile);
   PlaneDecoder plane(data, raw.size() / held, 256);

@@ -11,6 +11,10 @@
 
 namespace tersor::lossless {
 
+// Values decoded at a time: all planes of a tile stay in the L1 and L2 caches.
+inline constexpr size_t kTile = 16384;
+static_assert(kTile % entropy::kMostLanes == 0, "PlaneDecoder::next takes whole rows");
+
 struct PlaneOptions {
   size_t segment = 65536;  // values that a table serves at least; a multiple of 256
   int precision = 14;      // of the tables

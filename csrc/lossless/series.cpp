@@ -21,7 +21,7 @@ using entropy::take_varint;
 using transform::kMostBins;
 using transform::ValueBins;
 constexpr const char* kWhat = "lossless series";
-constexpr size_t kTile = 16384, kMostStride = size_t(1) << 20;
+constexpr size_t kMostStride = size_t(1) << 20;
 
 template <class U>
 uint64_t zigzag(U value) noexcept {

@@ -1,4 +1,7 @@
-"""Reads huffman streams, written from docs/formats/huffman.md alone; varints as in entropy's oracle. Enters every chunk at every piece, or at spans."""
+"""Reads huffman streams, written from docs/formats/huffman.md alone. Enters every chunk at every piece, or at spans.
+
+Varints are those of the page table, so of entropy's oracle.
+"""
 
 from __future__ import annotations
 
