@@ -107,7 +107,7 @@ lint: .venv/.built
 format: .venv/.tools
 	ruff check --fix .
 	ruff format .
-	clang-format -i $(cxx)
+	@clang-format -i $(cxx)
 
 clean:
 	rm -rf build dist .venv

@@ -77,6 +77,19 @@ def load() -> Callable[[str], ModuleType]:
 
 
 @pytest.fixture(scope="session")
+def container(load: Callable[[str], ModuleType]) -> ModuleType:
+    """The .tsr reader in plain Python, written from its page."""
+    return load("tests/container/oracle.py")
+
+
+@pytest.fixture(scope="session")
+def decoders(load: Callable[[str], ModuleType], container: ModuleType) -> dict[int, Callable[[bytes, int], bytes]]:
+    """A codec's number -> what decodes a chunk of it, in plain Python, too."""
+    load("tests/entropy/oracle.py")  # which the next imports
+    return {**container.STORED, 2: load("tests/lossless/oracle.py").decode_chunk}
+
+
+@pytest.fixture(scope="session")
 def data() -> pathlib.Path:
     """The folder of real models and tensors: TERSOR_DATA, or shared/data beside the clone."""
     folder = pathlib.Path(os.environ.get("TERSOR_DATA", ROOT.parent / "shared" / "data"))

@@ -1,5 +1,6 @@
 #include "checkpoint/checkpoint.h"
 
+#include "checkpoint/file_layout.h"
 #include "checkpoint/files.h"
 #include "checkpoint/pack.h"
 #include "checkpoint/references.h"
@@ -12,41 +13,51 @@ namespace {
 using container::Kind;
 using container::Origin;
 
-constexpr const char* kHeaderName = "header";
-
-std::vector<Source> sources_of(const Safetensors& file, std::span<const uint8_t> bytes) {
-  std::vector<Source> sources;
-  sources.push_back({kHeaderName, Kind::bytes, DType::U8, {}, bytes.first(size_t(file.header_bytes))});
-  const auto body = bytes.subspan(size_t(file.header_bytes));
-  for (const auto& tensor : file.tensors) {
-    sources.push_back({tensor.name, Kind::tensor, tensor.dtype, tensor.shape,
-                       body.subspan(size_t(tensor.begin), size_t(tensor.end - tensor.begin))});
+// The file's parts, and behind them what lies between them: `between` owns these bytes.
+Contents contents_of(FileLayout&& layout, std::span<const uint8_t> bytes, std::vector<uint8_t>& between) {
+  Contents contents{layout.origin, {}, std::move(layout.metadata), {}};
+  uint64_t at = 0;
+  const auto keep = [&](uint64_t until) {
+    between.insert(between.end(), bytes.begin() + long(at), bytes.begin() + long(until));
+    return until - at;
+  };
+  for (FilePart& part : layout.parts) {
+    if (has_gaps(layout.origin)) contents.gaps.push_back(keep(part.begin));
+    at = part.end;
+    contents.sources.push_back({std::move(part.name), part.kind, part.dtype, std::move(part.shape),
+                                bytes.subspan(size_t(part.begin), size_t(part.end - part.begin)), part.element,
+                                std::move(part.record)});
   }
-  return sources;
+  if (has_gaps(layout.origin)) {
+    keep(bytes.size());
+    contents.sources.push_back(
+        {container::kGapsName, Kind::bytes, DType::U8, {}, between, lossless::Element::bytes, {}});
+  }
+  return contents;
 }
 
 Source checked_source(const TensorView& tensor) {
   const uint64_t needed = bytes_of(tensor.dtype, tensor.shape);
   TERSOR_REQUIRE(needed == tensor.data.size(), Code::bad_call, "tensor \"", tensor.name, "\" has ", tensor.data.size(),
                  " bytes, ", dtype_name(tensor.dtype), shape_text(tensor.shape), " needs ", needed);
-  return {tensor.name, Kind::tensor, tensor.dtype, tensor.shape, tensor.data};
+  return {tensor.name, Kind::tensor, tensor.dtype, tensor.shape, tensor.data, lossless::element_of(tensor.dtype), {}};
 }
 
-std::vector<Source> sources_of(std::span<const TensorView> tensors) {
+Contents contents_of(std::span<const TensorView> tensors, const Metadata& metadata) {
   std::vector<TensorView> sorted(tensors.begin(), tensors.end());
   sort_as_safetensors(sorted);
-  std::vector<Source> sources;
+  Contents contents{Origin::tensors, {}, metadata, {}};
   for (const TensorView& tensor : sorted) {
     TERSOR_REQUIRE(tensor.name != kMetadataKey, Code::bad_call, "no tensor may be called \"", kMetadataKey,
                    "\": .safetensors keeps its metadata there");
-    sources.push_back(checked_source(tensor));
+    contents.sources.push_back(checked_source(tensor));
   }
-  return sources;
+  return contents;
 }
 
-uint64_t raw_sum(std::span<const Source> sources) {
+uint64_t raw_sum(const Contents& contents) {
   uint64_t sum = 0;
-  for (const Source& source : sources) sum += source.data.size();
+  for (const Source& source : contents.sources) sum += source.data.size();
   return sum;
 }
 
@@ -59,12 +70,10 @@ Summary compress_file(const std::string& in, const std::string& out, const Optio
   const References bases = References::open(options.bases, options.threads, pace);
   bases.refuse_as_output(out);
   OutputFile output(out, &input, options, pace);
-  const auto file = parse_safetensors(input.bytes(), input.bytes().size());
-  const std::vector<Source> sources =
-      file ? sources_of(*file, input.bytes()) : std::vector<Source>{{"", Kind::bytes, DType::U8, {}, input.bytes()}};
-  if (!file) input.expect_sequential();
-  const Summary summary = pack(output, output.blocks(), file ? Origin::safetensors : Origin::file, sources,
-                               file ? file->metadata : Metadata{}, bases, options, pace);
+  std::vector<uint8_t> between;
+  const Contents contents = contents_of(file_layout(input.bytes()), input.bytes(), between);
+  if (contents.origin == Origin::file) input.expect_sequential();
+  const Summary summary = pack(output, output.blocks(), contents, bases, options, pace);
   pace.ask();
   output.commit();
   return summary;
@@ -72,12 +81,12 @@ Summary compress_file(const std::string& in, const std::string& out, const Optio
 
 Summary save_tensors(const std::string& out, std::span<const TensorView> tensors, const Metadata& metadata,
                      const Options& options) {
-  const auto sources = sources_of(tensors);
-  Pace pace(options.progress, raw_sum(sources));
+  const Contents contents = contents_of(tensors, metadata);
+  Pace pace(options.progress, raw_sum(contents));
   const References bases = References::open(options.bases, options.threads, pace);
   bases.refuse_as_output(out);
   OutputFile output(out, nullptr, options, pace);
-  const Summary summary = pack(output, output.blocks(), Origin::tensors, sources, metadata, bases, options, pace);
+  const Summary summary = pack(output, output.blocks(), contents, bases, options, pace);
   pace.ask();
   output.commit();
   return summary;
@@ -85,17 +94,16 @@ Summary save_tensors(const std::string& out, std::span<const TensorView> tensors
 
 Summary save_tensors(container::Sink& sink, std::span<const TensorView> tensors, const Metadata& metadata,
                      const Options& options) {
-  const auto sources = sources_of(tensors);
-  Pace pace(options.progress, raw_sum(sources));
-  return pack(sink, false, Origin::tensors, sources, metadata, References::open(options.bases, options.threads, pace),
-              options, pace);
+  const Contents contents = contents_of(tensors, metadata);
+  Pace pace(options.progress, raw_sum(contents));
+  return pack(sink, false, contents, References::open(options.bases, options.threads, pace), options, pace);
 }
 
 Summary compress_array(container::Sink& sink, const TensorView& array, const Options& options) {
   TERSOR_REQUIRE(array.name.empty(), Code::bad_call, "an array has no name, \"", array.name, "\" was given");
-  const Source source = checked_source(array);
-  Pace pace(options.progress, source.data.size());
-  return pack(sink, false, Origin::array, {&source, 1}, {}, References(), options, pace);
+  const Contents contents{Origin::array, {checked_source(array)}, {}, {}};
+  Pace pace(options.progress, raw_sum(contents));
+  return pack(sink, false, contents, References(), options, pace);
 }
 
 std::vector<uint8_t> save_tensors(std::span<const TensorView> tensors, const Metadata& metadata,

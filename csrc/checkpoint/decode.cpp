@@ -68,18 +68,21 @@ void PieceDecoder::piece(size_t entry, size_t chunk, std::span<uint8_t> raw) con
        ", which tersor " TERSOR_VERSION " does not know");
 }
 
+void PieceDecoder::piece(size_t entry, size_t chunk, std::span<uint8_t> raw, Damage* damage) const {
+  try {
+    piece(entry, chunk, raw);
+  } catch (const Error& error) {
+    if (!damage || error.code() != Code::bad_data) throw;
+    const auto& same_as = reader_.index().entries[entry].same_as;
+    damage->add(same_as ? *same_as : entry, chunk, error.what());
+    std::fill(raw.begin(), raw.end(), uint8_t(0));
+  }
+}
+
 void PieceDecoder::job(const Batch& batch, const Job& job, std::span<uint8_t> raw, Damage* damage) const {
   for (size_t i = job.first; i < job.first + job.count; ++i) {
     const Piece& part = batch.pieces[i];
-    const auto here = raw.first(part.raw_bytes);
-    try {
-      piece(part.entry, part.chunk, here);
-    } catch (const Error& error) {
-      if (!damage || error.code() != Code::bad_data) throw;
-      const auto& same_as = reader_.index().entries[part.entry].same_as;
-      damage->add(same_as ? *same_as : part.entry, part.chunk, error.what());
-      std::fill(here.begin(), here.end(), uint8_t(0));
-    }
+    piece(part.entry, part.chunk, raw.first(part.raw_bytes), damage);
     raw = raw.subspan(part.raw_bytes);
   }
 }

@@ -38,7 +38,9 @@ class PieceDecoder {
   const container::Reader& reader() const noexcept { return reader_; }
   // Fills raw with chunk `chunk` of `entry` (or of the one whose chunks it shares); raises bad_data with both named.
   void piece(size_t entry, size_t chunk, std::span<uint8_t> raw) const;
-  // All pieces of a job, one behind the other. With `damage` what cannot be decoded becomes zeros and is told there.
+  // The same; with `damage` what cannot be decoded becomes zeros and is told there.
+  void piece(size_t entry, size_t chunk, std::span<uint8_t> raw, Damage* damage) const;
+  // All pieces of a job, one behind the other.
   void job(const Batch& batch, const Job& job, std::span<uint8_t> raw, Damage* damage = nullptr) const;
 
  private:

@@ -171,16 +171,17 @@ class Packer {
       const Piece& piece = batch.pieces[i];
       const Source& source = sources_[piece.entry];
       const auto raw = source.data.subspan(piece.chunk * lossless::kChunkBytes, piece.raw_bytes);
-      const auto element =
-          source.kind == container::Kind::tensor ? lossless::element_of(source.dtype) : lossless::Element::bytes;
+      const lossless::Layout layout = source.record.empty()
+                                          ? lossless::Layout(source.element)
+                                          : lossless::Layout(source.record, piece.chunk * lossless::kChunkBytes);
       size_t stored;
       if (index_.entries[piece.entry].codec == uint8_t(container::Codec::difference)) {
         ScratchFrame frame;
-        stored = lossless::encode_difference(element, width_of(source.dtype), raw,
+        stored = lossless::encode_difference(layout, width_of(source.dtype), raw,
                                              bases_.chunk(links_[piece.entry], piece.chunk, frame), options_.level,
                                              {at, lossless::difference_bound(raw.size())});
       } else {
-        stored = lossless::encode_chunk(element, raw, options_.level, {at, lossless::chunk_bound(raw.size())});
+        stored = lossless::encode_chunk(layout, raw, options_.level, {at, lossless::chunk_bound(raw.size())});
       }
       batch.coded[i] = {uint32_t(stored), crc32c({at, stored})};
       if (raw.size() == source.data.size() && !hashed[piece.entry]) index_.entries[piece.entry].hash = hash128(raw);
@@ -211,16 +212,17 @@ class Packer {
 
 }  // namespace
 
-Summary pack(container::Sink& sink, bool sink_blocks, container::Origin origin, std::span<const Source> sources,
-             const Metadata& metadata, const References& bases, const Options& options, Pace& pace) {
+Summary pack(container::Sink& sink, bool sink_blocks, const Contents& contents, const References& bases,
+             const Options& options, Pace& pace) {
   TERSOR_REQUIRE(options.level >= lossless::kLeastLevel && options.level <= lossless::kMostLevel, Code::bad_call,
                  "the level is in ", lossless::kLeastLevel, "..", lossless::kMostLevel, ", not ", options.level);
   container::Index index;
-  index.origin = origin;
-  index.metadata = metadata;
+  index.origin = contents.origin;
+  index.metadata = contents.metadata;
+  index.gaps = contents.gaps;
   Summary summary;
-  summary.origin = container::origin_name(origin);
-  for (const Source& source : sources) {
+  summary.origin = container::origin_name(contents.origin);
+  for (const Source& source : contents.sources) {
     Entry entry;
     entry.name = source.name;
     entry.kind = source.kind;
@@ -231,9 +233,9 @@ Summary pack(container::Sink& sink, bool sink_blocks, container::Origin origin, 
     index.entries.push_back(std::move(entry));
   }
   container::index_bytes(index);  // what the format does not allow is refused before the work
-  std::vector<uint8_t> hashed(sources.size(), false);
-  find_ties(sources, index.entries, hashed, options.threads, pace);
-  summary.stored_bytes = Packer(sink, sink_blocks, index, sources, bases, options, pace).run(hashed);
+  std::vector<uint8_t> hashed(contents.sources.size(), false);
+  find_ties(contents.sources, index.entries, hashed, options.threads, pace);
+  summary.stored_bytes = Packer(sink, sink_blocks, index, contents.sources, bases, options, pace).run(hashed);
   summary.hash = index.hash;
   return summary;
 }

@@ -6,8 +6,8 @@
 #include <map>
 
 #include "checkpoint/decode.h"
+#include "checkpoint/file_layout.h"
 #include "checkpoint/files.h"
-#include "checkpoint/safetensors.h"
 #include "core/error.h"
 #include "core/pool.h"
 
@@ -23,25 +23,25 @@ struct Part {
   Part(std::string name, InputFile&& input) : path(std::move(name)), file(std::move(input)) {}
   std::string path;
   InputFile file;
-  std::vector<Entry> entries;               // as the index says; of a .safetensors made here
-  std::vector<uint64_t> offsets;            // .safetensors: where each entry's bytes begin
+  std::vector<Entry> entries;               // as the index says; of another file made here
+  std::vector<uint64_t> offsets;            // no .tsr: where each entry's bytes begin
   std::optional<container::Reader> reader;  // .tsr
   References bases;                         // .tsr: what it is coded against
   std::optional<PieceDecoder> decoder;      // .tsr: once its own bases are there
 };
 
-void read_safetensors(Part& part, int threads, Pace& pace) {
+void read_tensors(Part& part, int threads, Pace& pace) {
   const auto bytes = part.file.bytes();
-  const auto parsed = parse_safetensors(bytes, bytes.size());
-  TERSOR_REQUIRE(parsed, Code::bad_data, quoted(part.path),
-                 " can be no base: a .safetensors, a .tsr or a folder of them is needed");
-  for (const auto& tensor : parsed->tensors) {
+  for (auto& tensor : file_layout(bytes).parts) {
+    if (tensor.kind != Kind::tensor) continue;
     Entry entry;
-    entry.name = tensor.name, entry.dtype = tensor.dtype, entry.shape = tensor.shape;
+    entry.name = std::move(tensor.name), entry.dtype = tensor.dtype, entry.shape = std::move(tensor.shape);
     entry.raw_bytes = tensor.end - tensor.begin;
     part.entries.push_back(std::move(entry));
-    part.offsets.push_back(parsed->header_bytes + tensor.begin);
+    part.offsets.push_back(tensor.begin);
   }
+  TERSOR_REQUIRE(!part.entries.empty(), Code::bad_data, quoted(part.path),
+                 " can be no base: a file of tensors, a .tsr or a folder of them is needed");
   parallel_for(part.entries.size(), 1, threads, [&](size_t begin, size_t end) {
     for (size_t i = begin; i < end; ++i) {
       part.entries[i].hash = hash128(bytes.subspan(size_t(part.offsets[i]), size_t(part.entries[i].raw_bytes)));
@@ -83,7 +83,7 @@ struct References::Content {
         naming(name, [&] { part.reader.emplace(part.file.bytes()); });
         part.entries = part.reader->index().entries;
       } else {
-        read_safetensors(part, threads, pace);
+        read_tensors(part, threads, pace);
       }
       for (size_t i = 0; i < part.entries.size(); ++i) {
         if (part.entries[i].kind != Kind::tensor) continue;

@@ -1,4 +1,5 @@
 // .tsr files back to what they were made from, and their verification.
+#include <algorithm>
 #include <memory>
 
 #include "checkpoint/decode.h"
@@ -35,61 +36,122 @@ Summary summary_of(const Reader& reader, uint64_t raw_bytes) {
           {}};
 }
 
+// A file's bytes in their order: the entries, and between them what the last one of them has kept, if there are gaps.
+class Assembly {
+ public:
+  Assembly(const PieceDecoder& decoder, Damage* damage) : decoder_(decoder), damage_(damage) {
+    const auto& index = decoder.reader().index();
+    entries_ = index.entries;
+    if (!has_gaps(index.origin)) return;
+    const size_t last = entries_.size() - 1;
+    gaps_.resize(size_t(entries_[last].raw_bytes));
+    for (size_t i = 0; i < container::chunk_count(gaps_.size()); ++i)
+      decoder.piece(
+          last, i, std::span(gaps_).subspan(i * container::kChunkRawBytes, container::chunk_raw_bytes(gaps_.size(), i)),
+          damage);
+    entries_ = entries_.first(last);
+    size_t begin = 0, end = 0;
+    for (size_t i = 0; i < last; ++i) {
+      end += size_t(index.gaps[i]);
+      before_.push_back({begin, end - begin});
+      if (entries_[i].raw_bytes > 0) begin = end;  // what comes before an empty entry comes before the next one
+    }
+    rest_ = std::span<const uint8_t>(gaps_).subspan(begin);
+  }
+
+  std::span<const Entry> entries() const noexcept { return entries_; }  // whose pieces are placed
+  std::span<const uint8_t> rest() const noexcept { return rest_; }      // behind the last of them
+
+  size_t bytes(const Batch& batch, const Job& job) const noexcept {
+    size_t sum = job.raw_bytes;
+    for (size_t i = job.first; i < job.first + job.count; ++i) sum += before(batch.pieces[i]).size();
+    return sum;
+  }
+  // Fills out with the job's pieces and what lies before them.
+  void place(const Batch& batch, const Job& job, std::span<uint8_t> out) const {
+    for (size_t i = job.first; i < job.first + job.count; ++i) {
+      const Piece& piece = batch.pieces[i];
+      const auto gap = before(piece);
+      std::copy(gap.begin(), gap.end(), out.begin());
+      out = out.subspan(gap.size());
+      decoder_.piece(piece.entry, piece.chunk, out.first(piece.raw_bytes), damage_);
+      out = out.subspan(piece.raw_bytes);
+    }
+  }
+
+ private:
+  std::span<const uint8_t> before(const Piece& piece) const noexcept {
+    if (before_.empty() || piece.chunk > 0) return {};
+    return std::span<const uint8_t>(gaps_).subspan(before_[piece.entry].begin, before_[piece.entry].bytes);
+  }
+  struct Range {
+    size_t begin, bytes;
+  };
+  const PieceDecoder& decoder_;
+  Damage* const damage_;
+  std::span<const Entry> entries_;
+  std::vector<uint8_t> gaps_;
+  std::vector<Range> before_;  // of the gaps, for every other entry
+  std::span<const uint8_t> rest_;
+};
+
 // Every thread writes what it has decoded: the file system sorts it out.
-void decode_anywhere(const PieceDecoder& decoder, OutputFile& output, uint64_t offset, int threads, Pace& pace,
-                     Damage* damage) {
-  Batches batches(decoder.reader().index().entries, true, threads);
+void decode_anywhere(const Assembly& assembly, OutputFile& output, uint64_t offset, int threads, Pace& pace) {
+  Batches batches(assembly.entries(), true, threads);
   Batch batch;
   std::vector<uint64_t> offsets;
   while (batches.next(batch)) {
     offsets.clear();
     for (const Job& job : batch.jobs) {
       offsets.push_back(offset);
-      offset += job.raw_bytes;
+      offset += assembly.bytes(batch, job);
     }
     parallel_for(batch.jobs.size(), 1, threads, [&](size_t begin, size_t end) {
       for (size_t i = begin; i < end; ++i) {
-        ScratchFrame frame;
-        const auto raw = frame.bytes(batch.jobs[i].raw_bytes);
-        decoder.job(batch, batch.jobs[i], raw, damage);
-        output.write_at(offsets[i], raw);
-        pace.add(raw.size());
+        ScratchFrame scratch;
+        const auto out = scratch.bytes(assembly.bytes(batch, batch.jobs[i]));
+        assembly.place(batch, batch.jobs[i], out);
+        output.write_at(offsets[i], out);
+        pace.add(batch.jobs[i].raw_bytes);
       }
     });
   }
+  output.write_at(offset, assembly.rest());
 }
 
 // A batch decoded to memory.
 struct DecodedBatch : Batch {
-  std::vector<size_t> offsets;  // of each job
+  std::vector<size_t> offsets;  // of each job, and the end
   std::unique_ptr<uint8_t[]> buffer;
   size_t room = 0;
 
-  void make_room() {
-    if (raw_bytes > room) buffer = std::make_unique_for_overwrite<uint8_t[]>(room = raw_bytes);
+  void make_room(const Assembly* assembly = nullptr) {
     offsets.clear();
     size_t offset = 0;
     for (const Job& job : jobs) {
       offsets.push_back(offset);
-      offset += job.raw_bytes;
+      offset += assembly ? assembly->bytes(*this, job) : job.raw_bytes;
     }
+    if (offset > room) buffer = std::make_unique_for_overwrite<uint8_t[]>(room = offset);
+    offsets.push_back(offset);
   }
-  std::span<uint8_t> of(size_t job) { return {buffer.get() + offsets[job], jobs[job].raw_bytes}; }
+  std::span<uint8_t> of(size_t job) { return {buffer.get() + offsets[job], offsets[job + 1] - offsets[job]}; }
 };
 
-void decode_in_order(const PieceDecoder& decoder, container::Sink& sink, int threads, Pace& pace, Damage* damage) {
-  Batches batches(decoder.reader().index().entries, true, threads);
+void decode_in_order(const Assembly& assembly, container::Sink& sink, int threads, Pace& pace) {
+  Batches batches(assembly.entries(), true, threads);
   DecodedBatch batch;
   while (batches.next(batch)) {
-    batch.make_room();
+    batch.make_room(&assembly);
     parallel_for(batch.jobs.size(), 1, threads, [&](size_t begin, size_t end) {
       for (size_t i = begin; i < end; ++i) {
-        decoder.job(batch, batch.jobs[i], batch.of(i), damage);
+        assembly.place(batch, batch.jobs[i], batch.of(i));
         pace.add(batch.jobs[i].raw_bytes);
       }
     });
-    sink.write({batch.buffer.get(), batch.raw_bytes});
+    sink.write({batch.buffer.get(), batch.offsets.back()});
   }
+  sink.write(assembly.rest());
 }
 
 // Goes through the whole file, whatever it finds. Decodes batch after batch; a tensor of several chunks is hashed front
@@ -212,14 +274,14 @@ Summary decompress_file(const std::string& in, const std::string& out, const Opt
     const References bases = References::open(options.bases, options.threads, pace);
     const PieceDecoder decoder(reader, bases);
     bases.refuse_as_output(out);
-    OutputFile output(out, &input, options, pace);
     Damage damage;
-    Damage* const kept = options.keep_going ? &damage : nullptr;
+    const Assembly assembly(decoder, options.keep_going ? &damage : nullptr);
+    OutputFile output(out, &input, options, pace);
     output.write(header);
     if (output.seekable())
-      decode_anywhere(decoder, output, header.size(), options.threads, pace, kept);
+      decode_anywhere(assembly, output, header.size(), options.threads, pace);
     else
-      decode_in_order(decoder, output, options.threads, pace, kept);
+      decode_in_order(assembly, output, options.threads, pace);
     pace.ask();
     output.commit();
     Summary summary = summary_of(reader, raw_bytes + header.size());

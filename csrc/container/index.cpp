@@ -37,6 +37,13 @@ void check_entries(Origin origin, std::span<const Entry> entries, Code code) {
             first.kind == entry.kind && first.hash == entry.hash && first.codec == entry.codec && entry.raw_bytes > 0,
         code, entry.title(), " says that it equals ", first.title(), ", whose kind, dtype, size or hash differs");
   }
+  if (has_gaps(origin)) {
+    const bool last = !entries.empty() && entries.back().kind == Kind::bytes && entries.back().name == kGapsName &&
+                      !entries.back().same_as && entries.back().raw_bytes <= kMostGapBytes;
+    TERSOR_REQUIRE(last, code, "origin ", origin_name(origin), " needs a last entry of plain bytes named ", kGapsName,
+                   ", of at most ", kMostGapBytes, " bytes");
+    return;
+  }
   const size_t plain = size_t(
       std::count_if(entries.begin(), entries.end(), [](const Entry& entry) { return entry.kind == Kind::bytes; }));
   const bool fits = origin == Origin::safetensors ? plain == 1 && entries[0].kind == Kind::bytes
@@ -172,6 +179,36 @@ void take_bases(ByteReader in, Index& index) {
   TERSOR_REQUIRE(in.left() == 0, Code::bad_data, "index: ", in.left(), " bytes too many in \"", kBaseExtension, "\"");
 }
 
+constexpr std::string_view kGapsExtension = "gaps";
+
+void check_gaps(const Index& index, Code code) {
+  uint64_t left = index.entries.back().raw_bytes;
+  for (const uint64_t gap : index.gaps) {
+    TERSOR_REQUIRE(gap <= left, code, "index: ", gap, " bytes before an entry, the gaps have ", left, " left");
+    left -= gap;
+  }
+}
+
+void put_gaps(IndexWriter& out, const Index& index) {
+  TERSOR_REQUIRE(index.gaps.size() + 1 == index.entries.size(), Code::bad_call, "sizes of ", index.gaps.size(),
+                 " gaps for ", index.entries.size(), " entries");
+  check_gaps(index, Code::bad_call);
+  out.text(kGapsExtension, kMostNameBytes, "an extension's name");
+  out.put(uint8_t(1));
+  out.put(4 * uint64_t(index.gaps.size()));
+  for (const uint64_t gap : index.gaps) out.put(uint32_t(gap));
+}
+
+void take_gaps(ByteReader in, Index& index) {
+  TERSOR_REQUIRE(index.gaps.empty(), Code::bad_data, "index: two extensions are \"", kGapsExtension, "\"");
+  TERSOR_REQUIRE(has_gaps(index.origin), Code::bad_data, "index: origin ", origin_name(index.origin), " has no \"",
+                 kGapsExtension, "\"");
+  const size_t needed = 4 * (std::max<size_t>(index.entries.size(), 1) - 1);
+  TERSOR_REQUIRE(needed > 0 && in.left() == needed, Code::bad_data, "index: ", in.left(), " bytes in \"",
+                 kGapsExtension, "\", ", needed, " are needed");
+  for (size_t i = 0; i < needed / 4; ++i) index.gaps.push_back(in.take<uint32_t>());
+}
+
 // Extensions are how later writers add what this reader need not, or must, understand.
 void take_extensions(ByteReader& in, Index& index) {
   const auto count = in.take<uint32_t>();
@@ -180,9 +217,10 @@ void take_extensions(ByteReader& in, Index& index) {
     const auto required = in.take<uint8_t>();
     TERSOR_REQUIRE(required <= 1, Code::bad_data, "extension \"", name, "\" has flag ", int(required),
                    ", 0 (optional) or 1 (required) is needed");
-    if (name == kBaseExtension) {
+    if (name == kBaseExtension || name == kGapsExtension) {
       TERSOR_REQUIRE(required, Code::bad_data, "extension \"", name, "\" is optional, a required one is needed");
-      take_bases(ByteReader(in.take(in.take<uint64_t>()), "index: bases"), index);
+      const ByteReader content(in.take(in.take<uint64_t>()), name == kBaseExtension ? "index: bases" : "index: gaps");
+      name == kBaseExtension ? take_bases(content, index) : take_gaps(content, index);
       continue;
     }
     TERSOR_REQUIRE(!required, Code::bad_data, "the file requires the extension \"", name,
@@ -199,6 +237,10 @@ std::string_view origin_name(Origin origin) noexcept {
     case Origin::tensors: return "tensors";
     case Origin::file: return "file";
     case Origin::array: return "array";
+    case Origin::npy: return "npy";
+    case Origin::npz: return "npz";
+    case Origin::torch: return "torch";
+    case Origin::gguf: return "gguf";
   }
   return "unknown";
 }
@@ -265,8 +307,10 @@ std::vector<uint8_t> index_bytes(const Index& index) {
     out.text(key, kMostNameBytes, "a metadata key");
     out.text(value, UINT32_MAX, "a metadata value");
   }
-  out.put(uint32_t(!index.bases.empty()));  // extensions
+  const bool gaps = has_gaps(index.origin) && index.entries.size() > 1;
+  out.put(uint32_t(!index.bases.empty()) + uint32_t(gaps));  // extensions
   if (!index.bases.empty()) put_bases(out, index);
+  if (gaps) put_gaps(out, index);
   return out.take();
 }
 
@@ -274,7 +318,8 @@ Index parse_index(std::span<const uint8_t> bytes, uint64_t chunks_end) {
   ByteReader in(bytes, "index");
   Index index;
   const auto origin = in.take<uint32_t>();
-  TERSOR_REQUIRE(origin >= 1 && origin <= 4, Code::bad_data, "index: origin ", origin, ", 1..4 is needed");
+  TERSOR_REQUIRE(origin >= 1 && origin <= kOrigins, Code::bad_data, "index: origin ", origin, ", 1..", kOrigins,
+                 " is needed");
   index.origin = Origin(origin);
   const auto entries = in.take<uint32_t>();
   const auto pairs = in.take<uint32_t>();
@@ -304,6 +349,11 @@ Index parse_index(std::span<const uint8_t> bytes, uint64_t chunks_end) {
   for (const Entry& entry : index.entries)
     TERSOR_REQUIRE(!needs_base(entry) || !index.bases.empty(), Code::bad_data, entry.title(),
                    " is a difference, and the index names no base");
+  if (has_gaps(index.origin)) {
+    TERSOR_REQUIRE(index.gaps.size() + 1 == index.entries.size(), Code::bad_data, "index: ", index.gaps.size(),
+                   " gaps for ", index.entries.size(), " entries, \"", kGapsExtension, "\" is missing");
+    check_gaps(index, Code::bad_data);
+  }
   return index;
 }
 

@@ -18,11 +18,23 @@ inline constexpr uint64_t kChunkRawBytes = uint64_t(1) << 20;  // every chunk of
 inline constexpr uint64_t kMostStoredBytes = uint64_t(1) << 21;
 inline constexpr uint64_t kMostNameBytes = uint64_t(1) << 16;  // of a tensor, a metadata key, an extension
 inline constexpr uint64_t kMostEntries = uint64_t(1) << 24;
+inline constexpr uint64_t kMostGapBytes = uint64_t(1) << 26;  // a reader has it in memory
+inline constexpr const char* kGapsName = "gaps";
 inline constexpr uint64_t kMostMetadata = uint64_t(1) << 24;
 inline constexpr size_t kMostBases = 255;
 
 // Numbers are on disk.
-enum class Origin : uint8_t { safetensors = 1, tensors = 2, file = 3, array = 4 };
+enum class Origin : uint8_t {
+  safetensors = 1,
+  tensors = 2,
+  file = 3,
+  array = 4,
+  npy = 5,
+  npz = 6,
+  torch = 7,
+  gguf = 8
+};
+inline constexpr uint32_t kOrigins = 8;
 enum class Kind : uint8_t { tensor = 1, bytes = 2 };
 enum class Codec : uint8_t {
 #define TERSOR_CODEC(number, name) name = number,
@@ -31,6 +43,8 @@ enum class Codec : uint8_t {
 };
 
 std::string_view origin_name(Origin origin) noexcept;
+// Of files that have bytes between their tensors: these are kept together, as the last entry.
+constexpr bool has_gaps(Origin origin) noexcept { return origin >= Origin::npy; }
 std::string codec_name(uint8_t codec);  // "lossless"; "codec 77" for a number that this version does not know
 
 struct Chunk {
@@ -64,6 +78,7 @@ struct Index {
   Metadata metadata;
   Hash128 hash;                // of the content: content_hash(entries)
   std::vector<Hash128> bases;  // the contents that entries of codec difference are coded against
+  std::vector<uint64_t> gaps;  // has_gaps: how many bytes of the last entry come before each other one
 };
 
 // The identity of the tensors, whatever their order, level and chunking. Without tensors: of the bytes.

@@ -10,6 +10,7 @@
 #include "entropy/bit_io.h"
 #include "lossless/numbers.h"
 #include "lossless/plane.h"
+#include "lossless/records.h"
 #include "transform/float_split.h"
 
 namespace tersor::lossless {
@@ -316,20 +317,50 @@ Element element_of(DType dtype) noexcept {
   }
 }
 
+size_t Layout::record_bytes() const noexcept {
+  size_t sum = 0;
+  for (const Field& field : record) sum += field.bytes;
+  return sum;
+}
+
 size_t chunk_bound(size_t raw_bytes) noexcept { return raw_bytes + 1; }
 
-size_t encode_chunk(Element element, std::span<const uint8_t> raw, int level, std::span<uint8_t> coded) {
+namespace {
+
+size_t encode_elements(Element element, std::span<const uint8_t> raw, int level, std::span<uint8_t> coded) {
+  return encode_any(element, raw, level, coded, encode_part);
+}
+
+}  // namespace
+
+size_t encode_chunk(const Layout& layout, std::span<const uint8_t> raw, int level, std::span<uint8_t> coded) {
   TERSOR_REQUIRE(level >= kLeastLevel && level <= kMostLevel, Code::bad_call, "level is in 1..9, not ", level);
   TERSOR_REQUIRE(!raw.empty() && raw.size() <= kChunkBytes, Code::bad_call, "a chunk has 1..", kChunkBytes,
                  " bytes, not ", raw.size());
   TERSOR_REQUIRE(coded.size() >= chunk_bound(raw.size()), Code::bad_call, "a buffer of ", coded.size(), " bytes for ",
                  chunk_bound(raw.size()));
-  return encode_any(element, raw, level, coded, encode_part);
+  if (layout.record.empty()) return encode_elements(layout.element, raw, level, coded);
+  TERSOR_REQUIRE(layout.record.size() <= kMostFields && layout.record_bytes() <= kMostRecordBytes, Code::bad_call,
+                 "a record of ", layout.record.size(), " fields and ", layout.record_bytes(), " bytes, at most ",
+                 kMostFields, " and ", kMostRecordBytes, " are allowed");
+  for (const Field& field : layout.record)
+    TERSOR_REQUIRE(field.bytes > 0, Code::bad_call, "a field of 0 bytes in a record");
+  // Where the fields have nothing to themselves the bytes may.
+  ByteWriter out(coded.first(raw.size()));
+  if (encode_records(layout, raw, level, encode_elements, out) && out.size() <= raw.size() - raw.size() / 64)
+    return out.size();
+  ScratchFrame frame;
+  const auto plain = frame.bytes(chunk_bound(raw.size()));
+  const size_t bytes = encode_elements(Element::bytes, raw, level, plain);
+  if (!out.full() && out.size() > 0 && out.size() <= bytes) return out.size();
+  std::memcpy(coded.data(), plain.data(), bytes);
+  return bytes;
 }
 
 namespace {
 
-void decode_any(std::span<const uint8_t> coded, std::span<uint8_t> raw, DecodePart* part) {
+// part: decodes parts of chunks, null inside of one. field: the same for fields of records.
+void decode_any(std::span<const uint8_t> coded, std::span<uint8_t> raw, DecodePart* part, DecodeField* field) {
   ByteReader reader(coded, kWhat);
   const uint8_t method = reader.take<uint8_t>();
   std::span<const uint8_t> data = reader.take(reader.left());
@@ -397,15 +428,24 @@ void decode_any(std::span<const uint8_t> coded, std::span<uint8_t> raw, DecodePa
     case kSparse:
     case kRuns:
     case kPlanes: decode_numbers(method, data, raw, part); break;
-    default: fail(Code::bad_data, kWhat, ": method ", int(method), ", 0..10 are known");
+    case kRecords:
+      TERSOR_REQUIRE(field, Code::bad_data, kWhat, ": records inside of another chunk");
+      decode_records(data, raw, field);
+      break;
+    default: fail(Code::bad_data, kWhat, ": method ", int(method), ", 0..10 and 12 are known");
   }
   TERSOR_REQUIRE(data.empty(), Code::bad_data, kWhat, ": ", data.size(), " bytes too many");
 }
 
-void decode_part(std::span<const uint8_t> coded, std::span<uint8_t> raw) { decode_any(coded, raw, nullptr); }
+void decode_part(std::span<const uint8_t> coded, std::span<uint8_t> raw) { decode_any(coded, raw, nullptr, nullptr); }
+void decode_field(std::span<const uint8_t> coded, std::span<uint8_t> raw) {
+  decode_any(coded, raw, decode_part, nullptr);
+}
 
 }  // namespace
 
-void decode_chunk(std::span<const uint8_t> coded, std::span<uint8_t> raw) { decode_any(coded, raw, decode_part); }
+void decode_chunk(std::span<const uint8_t> coded, std::span<uint8_t> raw) {
+  decode_any(coded, raw, decode_part, decode_field);
+}
 
 }  // namespace tersor::lossless

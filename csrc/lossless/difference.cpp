@@ -47,21 +47,27 @@ std::span<const uint8_t> sampled(std::span<const uint8_t> data, ScratchFrame& fr
 }
 
 // Whether the difference is the smaller of the two. What a table costs is a chunk's affair and not a sample's.
-bool worth_it(Element element, size_t width, std::span<const uint8_t> raw, std::span<const uint8_t> base) {
+bool worth_it(const Layout& layout, size_t width, std::span<const uint8_t> raw, std::span<const uint8_t> base) {
   ScratchFrame frame;
-  if (raw.size() > 2 * kSampleRuns * kSampleBytes) raw = sampled(raw, frame), base = sampled(base, frame);
+  constexpr size_t kSample = kSampleRuns * kSampleBytes;
+  if (raw.size() > 2 * kSample) {
+    if (layout.record.empty())
+      raw = sampled(raw, frame), base = sampled(base, frame);
+    else  // cut into runs they would be records no more
+      raw = raw.first(kSample), base = base.first(kSample);
+  }
   constexpr int kQuick = 1;
   ByteWriter planes(frame.bytes(raw.size()));
   encode_planes(width, raw, base, kQuick, planes);
-  return !planes.full() && planes.size() < encode_chunk(element, raw, kQuick, frame.bytes(chunk_bound(raw.size())));
+  return !planes.full() && planes.size() < encode_chunk(layout, raw, kQuick, frame.bytes(chunk_bound(raw.size())));
 }
 
 }  // namespace
 
 size_t difference_bound(size_t raw_bytes) noexcept { return chunk_bound(raw_bytes) + 1; }
 
-size_t encode_difference(Element element, size_t width, std::span<const uint8_t> raw, std::span<const uint8_t> base,
-                         int level, std::span<uint8_t> coded) {
+size_t encode_difference(const Layout& layout, size_t width, std::span<const uint8_t> raw,
+                         std::span<const uint8_t> base, int level, std::span<uint8_t> coded) {
   TERSOR_REQUIRE(raw.size() == base.size(), Code::bad_call, "a base of ", base.size(), " bytes for ", raw.size());
   TERSOR_REQUIRE(level >= kLeastLevel && level <= kMostLevel, Code::bad_call, "level is in 1..9, not ", level);
   TERSOR_REQUIRE(!raw.empty() && raw.size() <= kChunkBytes, Code::bad_call, "a chunk has 1..", kChunkBytes,
@@ -75,12 +81,12 @@ size_t encode_difference(Element element, size_t width, std::span<const uint8_t>
   }
   if (raw.size() % width) width = 1;
   ByteWriter out(coded.first(raw.size()));
-  if (worth_it(element, width, raw, base)) {
+  if (worth_it(layout, width, raw, base)) {
     encode_planes(width, raw, base, level, out);
     if (!out.full()) return out.size();
   }
   coded[0] = kAlone;
-  return 1 + encode_chunk(element, raw, level, coded.subspan(1));
+  return 1 + encode_chunk(layout, raw, level, coded.subspan(1));
 }
 
 void decode_difference(std::span<const uint8_t> coded, std::span<const uint8_t> base, std::span<uint8_t> raw) {

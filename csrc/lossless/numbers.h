@@ -11,7 +11,7 @@
 
 namespace tersor::lossless {
 
-// On disk, the chunk's first byte. chunk.cpp codes 0, 1, 3 and 4, the others are here.
+// On disk, the chunk's first byte. chunk.cpp codes 0, 1, 3 and 4, records.cpp 12, the others are here.
 enum Method : uint8_t {
   kStored = 0,
   kConstant = 1,
@@ -24,6 +24,7 @@ enum Method : uint8_t {
   kSparse = 8,
   kRuns = 9,
   kPlanes = 10,
+  kRecords = 12,
 };
 
 struct NumbersOptions {

@@ -17,7 +17,8 @@ import xxhash
 MAGIC = bytes.fromhex("d47473720d0a1a0a")
 END_MAGIC = bytes.fromhex("d4747372656e640a")
 CHUNK = 1 << 20
-ORIGINS = {1: "safetensors", 2: "tensors", 3: "file", 4: "array"}
+ORIGINS = {1: "safetensors", 2: "tensors", 3: "file", 4: "array", 5: "npy", 6: "npz", 7: "torch", 8: "gguf"}
+WITH_GAPS = {"npy", "npz", "torch", "gguf"}
 KINDS = {1: "tensor", 2: "bytes"}
 # number: (safetensors' name, bytes an element)
 DTYPES = {
@@ -119,6 +120,7 @@ class File:
     entries: list[Entry]
     metadata: dict[str, str]
     bases: list[bytes] = field(default_factory=list)  # content hashes
+    gaps: list[int] = field(default_factory=list)  # bytes before every entry but the last
 
     def read(self, number: int, decoders: Mapping[int, Decoder] = STORED) -> bytes:
         """The raw bytes of an entry, CRCs and hash checked."""
@@ -135,6 +137,17 @@ class File:
             raw += part
         need(xxhash.xxh3_128_digest(raw) == entry.hash, f"{entry.name!r} has another hash")
         return raw
+
+    def restored(self, decoders: Mapping[int, Decoder] = STORED) -> bytes:
+        """The file that this one was made from. Not for tensors that came from no file."""
+        need(self.origin not in ("tensors", "array"), "tensors of no file")
+        parts = [self.read(number, decoders) for number in range(len(self.entries))]
+        if self.origin not in WITH_GAPS:
+            return b"".join(parts)
+        between, out = parts.pop(), b""
+        for gap, part in zip(self.gaps, parts, strict=True):
+            out, between = out + between[:gap] + part, between[gap:]
+        return out + between
 
     def content_hash(self) -> bytes:
         if self.origin == "file":
@@ -204,6 +217,12 @@ def _bases(cursor: _Cursor, entries: list[Entry]) -> list[bytes]:
     return hashes
 
 
+def _gaps(cursor: _Cursor, origin: str, entries: list[Entry]) -> list[int]:
+    size = cursor.number("Q")
+    need(origin in WITH_GAPS and len(entries) > 1 and size == 4 * (len(entries) - 1), "gaps of no such file")
+    return [cursor.number("I") for _ in entries[1:]]
+
+
 def _check_entries(origin: str, entries: list[Entry]) -> None:
     names = sorted((e.kind, e.name) for e in entries)
     need(all(a != b for a, b in pairwise(names)), "a name twice")
@@ -216,7 +235,9 @@ def _check_entries(origin: str, entries: list[Entry]) -> None:
         for what in ("kind", "dtype_number", "codec", "raw_bytes", "hash"):
             need(getattr(first, what) == getattr(entry, what), f"the same, with another {what}")
     kinds = [e.kind for e in entries]
-    fits = {
+    last = entries[-1] if entries else None
+    has_gaps = last is not None and (last.kind, last.name, last.same_as) == ("bytes", "gaps", None)
+    fits = dict.fromkeys(WITH_GAPS, has_gaps and last.raw_bytes <= 1 << 26) | {
         "safetensors": kinds.count("bytes") == 1 and kinds[0] == "bytes",
         "tensors": "bytes" not in kinds,
         "file": kinds == ["bytes"],
@@ -257,15 +278,22 @@ def read(data: bytes) -> File:
         last = key.encode()
         metadata[key] = cursor.text()
     bases: list[bytes] = []
+    gaps: list[int] = []
     for _ in range(cursor.number("I")):
         name, flag = cursor.text(65536), cursor.number("B")
         if name == "base":
             need(flag == 1 and not bases, "base is optional, or there twice")
             bases = _bases(cursor, entries)
             continue
+        if name == "gaps":
+            need(flag == 1 and not gaps, "gaps are optional, or there twice")
+            gaps = _gaps(cursor, ORIGINS[origin], entries)
+            continue
         need(flag == 0, f"extension {name!r} has flag {flag}")
         cursor.take(cursor.number("Q"))
     need(cursor.at == len(index), "bytes behind the index's end")
     _check_entries(ORIGINS[origin], entries)
     need(bases or not any(_is_difference(entry) for entry in entries), "a difference without bases")
-    return File(data, ORIGINS[origin], digest, entries, metadata, bases)
+    if ORIGINS[origin] in WITH_GAPS:
+        need(len(gaps) + 1 == len(entries) and sum(gaps) <= entries[-1].raw_bytes, "gaps and entries differ")
+    return File(data, ORIGINS[origin], digest, entries, metadata, bases, gaps)

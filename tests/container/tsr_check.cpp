@@ -289,3 +289,38 @@ TEST_CASE("tsr: the content hash depends on names, dtypes, shapes and hashes, no
   CHECK(differs([](Entry& e) { e.shape = {2, 3, 1}; }));
   CHECK(differs([](Entry& e) { e.hash.high ^= 1; }));
 }
+
+TEST_CASE("tsr: gaps belong to files that have them, and add up") {
+  const auto made = [](uint32_t origin, uint64_t bytes, std::vector<uint32_t> gaps, uint8_t required = 1) {
+    HandMadeFile file = one_tensor();
+    file.origin = origin;
+    const std::vector<uint8_t> between = {7, 8, 9};
+    HandMadeEntry entry("gaps", between);
+    entry.kind = 2, entry.dtype = entry.rank = 0;
+    entry.shape.clear();
+    file.chunks.insert(file.chunks.end(), between.begin(), between.end());
+    file.entries.push_back(entry);
+    file.extensions = check::Bytes().put(uint32_t(1)).text("gaps").put(required).put(bytes);
+    for (const uint32_t gap : gaps) file.extensions.put(gap);
+    return file;
+  };
+  for (const uint32_t origin : {5, 6, 7, 8}) {
+    CHECK(error_of(made(origin, 4, {2})).empty());
+    CHECK(error_of(made(origin, 4, {3})).empty());
+    CHECK(says(made(origin, 4, {4}), "4 bytes before an entry, the gaps have 3 left"));
+    CHECK(says(made(origin, 8, {1, 1}), "8 bytes in \"gaps\", 4 are needed"));
+    CHECK(says(made(origin, 0, {}), "0 bytes in \"gaps\", 4 are needed"));
+    CHECK(says(made(origin, 4, {2}, 0), "is optional, a required one is needed"));
+    auto file = made(origin, 4, {2});
+    file.extensions = check::Bytes().put(uint32_t(0));
+    CHECK(says(file, "gaps for 2 entries"));
+    file = made(origin, 4, {2});
+    file.entries[1].name = "rest";
+    CHECK(says(file, "a last entry of plain bytes named gaps"));
+    file = with([&](auto& f) { f.origin = origin; });
+    CHECK(says(file, "a last entry of plain bytes named gaps"));
+    file.entries.clear(), file.chunks.clear();
+    CHECK(says(file, "a last entry of plain bytes named gaps"));
+  }
+  CHECK(says(made(1, 4, {2}), "origin safetensors has no \"gaps\""));
+}

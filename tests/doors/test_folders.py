@@ -37,6 +37,8 @@ def model(tmp_path):
     weights = {"weight_map": {f"layer.{i}": name for i, name in enumerate(names)}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(weights))
     (folder / "config.json").write_text("{}")
+    np.savez(folder / "vectors.npz", a=np.arange(5), b=rng.standard_normal((30, 40)))
+    (folder / "training_args.bin").write_bytes(b"no checkpoint")
     (folder / "empty").touch()
     safetensors.numpy.save_file({"a": np.arange(5)}, folder / "onnx" / "b.safetensors")
     tersor.save_file({"old": np.arange(9)}, folder / "before.tsr")
@@ -52,6 +54,8 @@ def test_there_and_back(model, tmp_path):
         "model-00002-of-00002.safetensors.tsr",
         "model.safetensors.index.json",
         "config.json",
+        "vectors.npz.tsr",
+        "training_args.bin.tsr",
         "empty",
         "onnx/b.safetensors.tsr",
         "before.tsr.tsr",

@@ -12,12 +12,6 @@ def oracle(load: Callable[[str], ModuleType]) -> ModuleType:
 
 
 @pytest.fixture(scope="session")
-def container(load: Callable[[str], ModuleType]) -> ModuleType:
-    """The reader of .tsr files, written from its page."""
-    return load("tests/container/oracle.py")
-
-
-@pytest.fixture(scope="session")
 def by_hand(load: Callable[[str], ModuleType]) -> ModuleType:
     """The writer of tables and blocks that our encoder never emits."""
     return load("tests/entropy/by_hand.py")

@@ -146,9 +146,9 @@ def in_order(cursor: Cursor, width: int) -> Callable[[np.ndarray], np.ndarray]:
     return lambda numbers: np.where(numbers > sign, sign - numbers, numbers) if order else numbers
 
 
-def part(cursor: Cursor, raw_bytes: int) -> bytes:
+def part(cursor: Cursor, raw_bytes: int, never: tuple[int, ...] = (8, 9, 12)) -> bytes:
     chunk = cursor.take(cursor.varint())
-    need(not chunk or chunk[0] not in (8, 9), "a part in a part")
+    need(not chunk or chunk[0] not in never, "a part in a part")
     return decode_chunk(chunk, raw_bytes)
 
 
@@ -188,11 +188,23 @@ def numbers(cursor: Cursor, method: int, raw_bytes: int) -> bytes:
     return values.tobytes()
 
 
+def records(cursor: Cursor, raw_bytes: int) -> bytes:
+    fields = [cursor.varint() for _ in range(cursor.number(1))]
+    width = sum(fields)
+    need(1 <= len(fields) <= 32 and min(fields) >= 1 and width <= 4096, f"fields {fields}")
+    head = cursor.varint()
+    need(head < width and raw_bytes >= head + width, f"{head} bytes before records of {width} in {raw_bytes}")
+    count, left = divmod(raw_bytes - head, width)
+    front, back = cursor.take(head), cursor.take(left)
+    columns = [np.frombuffer(part(cursor, count * size, (12,)), np.uint8).reshape(count, size) for size in fields]
+    return front + np.hstack(columns).tobytes() + back
+
+
 def decode_chunk(data: bytes, raw_bytes: int) -> bytes:
     """The raw bytes of a chunk. Raises RefusedError."""
     cursor = Cursor(data)
     method = cursor.number(1)
-    need(method <= 10, f"method {method}")
+    need(method <= 10 or method == 12, f"method {method}")
     if method == 0:
         raw = cursor.take(cursor.left())
         need(len(raw) == raw_bytes, f"{len(raw)} stored bytes")
@@ -207,6 +219,8 @@ def decode_chunk(data: bytes, raw_bytes: int) -> bytes:
     elif method == 3:
         need(raw_bytes % 2 == 0, "odd")
         raw = words(cursor, raw_bytes // 2).tobytes()
+    elif method == 12:
+        raw = records(cursor, raw_bytes)
     elif method >= 5:
         raw = numbers(cursor, method, raw_bytes)
     else:

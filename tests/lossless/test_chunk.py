@@ -221,6 +221,11 @@ HAND = {
     "sparse_of_nine": lambda o, h: (b"\x08\1\0\1\1\3\0ab", b"a" + bytes(7) + b"b"),
     "runs": lambda o, h: (b"\x09\2\2\5\0abcd" + ONE_BIN[2] + b"\1\x0d", b"abab" + b"cd" * 4),
     "byte_planes": lambda o, h: (b"\x0a\2\0\1\2\1\7", b"\1\7\2\7"),
+    "records": lambda o, h: (
+        b"\x0c\2\2\1\1hTT\5\0abcd\3\1\1e",
+        b"h" + b"abe" + b"cde" + b"TT",
+    ),
+    "records_of_runs": lambda o, h: (b"\x0c\1\4\0\x11\x09\2\2\5\0abcd" + ONE_BIN[2] + b"\1\x0d", b"abab" + b"cd" * 4),
     "constant_of_8": lambda o, h: (b"\1\x08abcdefgh", b"abcdefgh" * 3),
     "names_e0_packed": lambda o, h: hand_names(o, h, 0, False),
     "names_e1_packed": lambda o, h: hand_names(o, h, 1, False),

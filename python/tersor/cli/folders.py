@@ -8,7 +8,8 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
-CODED = (".safetensors", ".tsr")  # a .tsr that lies in X is coded again, so that every .tsr of X.tsr is ours
+# A .tsr that lies in X is coded again, so that every .tsr of X.tsr is ours.
+CODED = (".safetensors", ".npy", ".npz", ".gguf", ".pt", ".pth", ".ckpt", ".bin", ".tsr")
 SUFFIX = ".tsr"
 
 
