@@ -117,7 +117,6 @@ struct SymbolOfName {
 template <class Rename>
 struct Alias32 {
   static constexpr int kMostStep = 2;
-  static constexpr bool kEntries = false;
   Rename rename;
   Plane<2> own[2], alias, offset[2], frequency[2];
   explicit Alias32(const DecodeTables& t) : rename(t) {
@@ -128,7 +127,7 @@ struct Alias32 {
     cut_words(t.frequency, frequency[0], frequency[1]);
   }
   template <int kStep>
-  __attribute__((always_inline)) void resolve(const __m256i (&low)[2][kStep], const uint64_t*, __m256i* symbol,
+  __attribute__((always_inline)) void resolve(const __m256i (&low)[2][kStep], const uint16_t*, __m256i* symbol,
                                               __m256i (&f)[2][kStep], __m256i (&rank)[2][kStep]) const {
     const __m256i low11 = _mm256_set1_epi16(2047);
     __m256i bucket[2][kStep], until[2][kStep], shift[2][kStep], other[kStep], own_side[kStep], at[2][kStep];
@@ -153,7 +152,6 @@ struct Alias32 {
 
 struct Contiguous {
   static constexpr int kMostStep = 2;
-  static constexpr bool kEntries = false;
   Consecutive rename;
   Plane<4> bucket[2];
   Plane<2> start[2], frequency[2];
@@ -163,7 +161,7 @@ struct Contiguous {
     cut_words(t.frequency, frequency[0], frequency[1]);
   }
   template <int kStep>
-  __attribute__((always_inline)) void resolve(const __m256i (&low)[2][kStep], const uint64_t*, __m256i* symbol,
+  __attribute__((always_inline)) void resolve(const __m256i (&low)[2][kStep], const uint16_t*, __m256i* symbol,
                                               __m256i (&f)[2][kStep], __m256i (&rank)[2][kStep]) const {
     const __m256i low5 = _mm256_set1_epi16(31), low15 = _mm256_set1_epi16(0x7fff), byte5 = _mm256_set1_epi8(31);
     __m256i at[4][kStep], low_byte[kStep], high_byte[kStep], name[2][kStep], from[2][kStep];
@@ -190,36 +188,33 @@ struct Contiguous {
   }
 };
 
-// The large alphabet: one load of 64 bits a lane finds all that its bucket says, as soon as its state is known; by the
-// time the next row needs them they can be loaded as vectors. A gather would take 64 bits for four lanes, and where
-// microcode guards against gather data sampling it is no faster than four loads.
+// The large alphabet: one load of 64 bits a lane finds all that its bucket says. A gather would take as many for four
+// lanes, and where microcode guards against gather data sampling it is no faster than four loads. The states were
+// stored a row ago, so their bytes are there before the chain of the set before has ended.
 struct Alias256 {
   static constexpr int kMostStep = 1;
-  static constexpr bool kEntries = true;
   const uint64_t* entry;
   Consecutive rename;
   explicit Alias256(const DecodeTables& t) : entry(t.entry256), rename(t) {}
 
-  // low: a group's 32, as they lie in memory. In `to` lane l of eight lies where three steps of unpacking want it.
-  __attribute__((always_inline)) void fetch(const uint16_t* low, uint64_t* to) const {
-    const auto* const bucket = reinterpret_cast<const uint8_t*>(low) + 1;
-    asm volatile("" : : "r"(low) : "memory");  // else bytes are extracted from the registers just stored
-#pragma GCC unroll 32
-    for (int i = 0; i < kGroupLanes; ++i) {
-      uint64_t one = entry[bucket[2 * i]];
-      asm volatile("" : "+r"(one));
-      to[i / 16 * 16 + (i & 3) * 4 + (i / 8 & 1) * 2 + (i / 4 & 1)] = one;
-    }
+  // What the buckets of lanes i, i + 4, i + 8 and i + 12 of 16 say, in the order that three steps of unpacking want.
+  __attribute__((always_inline)) __m256i entries(const uint8_t* bucket, int i) const {
+    const auto two = [&](int lane) {
+      const __m128i first = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(entry + bucket[2 * lane]));
+      return _mm_castps_si128(
+          _mm_loadh_pi(_mm_castsi128_ps(first), reinterpret_cast<const __m64*>(entry + bucket[2 * lane + 8])));
+    };
+    return _mm256_inserti128_si256(_mm256_castsi128_si256(two(i)), two(i + 8), 1);
   }
   template <int kStep>
-  __attribute__((always_inline)) void resolve(const __m256i (&low)[2][kStep], const uint64_t* entries, __m256i* symbol,
+  __attribute__((always_inline)) void resolve(const __m256i (&low)[2][kStep], const uint16_t* low_at, __m256i* symbol,
                                               __m256i (&f)[2][kStep], __m256i (&rank)[2][kStep]) const {
     static_assert(kStep == 1);
     const __m256i byte = _mm256_set1_epi16(255);
     __m256i name[2];
     TERSOR_HALVES {
-      const uint64_t* const e = entries + 16 * h;
-      const __m256i e0 = load(e), e1 = load(e + 4), e2 = load(e + 8), e3 = load(e + 12);
+      const auto* const bucket = reinterpret_cast<const uint8_t*>(low_at + 16 * h) + 1;
+      const __m256i e0 = entries(bucket, 0), e1 = entries(bucket, 1), e2 = entries(bucket, 2), e3 = entries(bucket, 3);
       const __m256i low01 = _mm256_unpacklo_epi16(e0, e1), high01 = _mm256_unpackhi_epi16(e0, e1);
       const __m256i low23 = _mm256_unpacklo_epi16(e2, e3), high23 = _mm256_unpackhi_epi16(e2, e3);
       const __m256i first = _mm256_unpacklo_epi32(low01, low23), third = _mm256_unpackhi_epi32(low01, low23);
@@ -250,19 +245,12 @@ __attribute__((noinline)) bool decode(const DecodeTables& tables, DecodeStates& 
   const Tables t(tables);
   const __m256i zero = _mm256_setzero_si256(), one = _mm256_set1_epi16(1);
   DecodeStates local;  // the compiler need not fear that `out` overlaps it
-  alignas(64) uint64_t entries[Tables::kEntries ? kGroups * kGroupLanes : 1];
   for (int g = 0; g < kGroups; ++g) {
     exchange_middle(states.low + kGroupLanes * g, local.low + kGroupLanes * g);
     exchange_middle(states.high + kGroupLanes * g, local.high + kGroupLanes * g);
     local.words[g] = states.words[g];
-    if constexpr (Tables::kEntries) t.fetch(local.low + kGroupLanes * g, entries + kGroupLanes * g);
   }
-  int behind = -1;  // the first lane whose entries are still to be fetched
   for (size_t row = 0; row < rows; ++row) {
-    if constexpr (Tables::kEntries && kGroups == 1) {
-      if (behind >= 0) t.fetch(local.low, entries);
-      behind = -1;
-    }
 #pragma GCC unroll 1
     for (int set = 0; set < kGroups; set += kStep, out += kGroupLanes * kStep) {
       // The lines to be written are fetched early: a cold target would cost as much as the decoding.
@@ -271,11 +259,7 @@ __attribute__((noinline)) bool decode(const DecodeTables& tables, DecodeStates& 
       uint16_t* const high_at = local.high + kGroupLanes * set;
       __m256i low[2][kStep], high[2][kStep], symbol[kStep], f[2][kStep], rank[2][kStep], word[2];
       TERSOR_EACH TERSOR_HALVES low[h][j] = load(low_at + kGroupLanes * j + 16 * h);
-      t.resolve(low, entries + (Tables::kEntries ? kGroupLanes * set : 0), symbol, f, rank);
-      // Of the set before, whose chain this one's does not touch.
-      if constexpr (Tables::kEntries)
-        if (behind >= 0) t.fetch(local.low + behind, entries + behind);
-      behind = kGroupLanes * set;
+      t.resolve(low, low_at, symbol, f, rank);
       // x' = f * high + rank in 32 bits, carried by hand between the halves
       TERSOR_EACH TERSOR_HALVES {
         const __m256i before = load(high_at + kGroupLanes * j + 16 * h);
