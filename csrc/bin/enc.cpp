@@ -6,7 +6,8 @@ namespace {
 constexpr tersor::bin::Door kDoor = {
     "tersor-enc",
     "usage: tersor-enc [-1..-9] [-T threads] [-f] [--base B]... IN OUT\n"
-    "Compresses IN (.safetensors, .npy, .npz, .pt, .gguf or any other file) to OUT, a .tsr; - is standard input or output.\n"
+    "Compresses IN (.safetensors, .npy, .npz, .pt, .gguf or any other file) to OUT, a .tsr; - is standard input or "
+    "output.\n"
     "  -1..-9      faster..smaller, default -4\n"
     "  -T threads  default: all that this process may use\n"
     "  -f          overwrite OUT\n"

@@ -11,6 +11,7 @@
 #include "lossless/numbers.h"
 #include "lossless/plane.h"
 #include "lossless/records.h"
+#include "lossless/word_choice.h"
 #include "transform/float_split.h"
 
 namespace tersor::lossless {
@@ -339,6 +340,13 @@ size_t encode_chunk(const Layout& layout, std::span<const uint8_t> raw, int leve
                  " bytes, not ", raw.size());
   TERSOR_REQUIRE(coded.size() >= chunk_bound(raw.size()), Code::bad_call, "a buffer of ", coded.size(), " bytes for ",
                  chunk_bound(raw.size()));
+  if (layout.record.empty() && layout.element == Element::bytes) {
+    if (const auto words = choose_words(raw, encode_elements)) {
+      if (words->begin == 0 && raw.size() % words->word.bytes == 0)
+        return encode_elements(words->word.element, raw, level, coded);
+      return encode_chunk(Layout({&words->word, 1}, words->word.bytes - words->begin), raw, level, coded);
+    }
+  }
   if (layout.record.empty()) return encode_elements(layout.element, raw, level, coded);
   TERSOR_REQUIRE(layout.record.size() <= kMostFields && layout.record_bytes() <= kMostRecordBytes, Code::bad_call,
                  "a record of ", layout.record.size(), " fields and ", layout.record_bytes(), " bytes, at most ",
