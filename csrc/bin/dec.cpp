@@ -10,7 +10,7 @@ constexpr tersor::bin::Door kDoor = {
     "Restores OUT from IN, a .tsr; - is standard input or output. --verify checks every chunk and every hash.\n"
     "  -T threads  default: all that this process may use\n"
     "  -f          overwrite OUT\n"
-    "  --base B    what IN is coded against: a .safetensors, a .tsr, a folder of them\n"
+    "  --base B    what IN is coded against: a file of tensors, a .tsr, a folder\n"
     "  --keep-going  damaged chunks become zeros, the rest is saved; the exit code is 1\n"
     "  -h -V       this help, the version\n"
     "Exit codes: 0 done, 1 data or environment, 2 usage, 130 interrupted.\n",

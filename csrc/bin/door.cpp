@@ -70,7 +70,7 @@ Arguments parse(const Door& door, int argc, char** argv) {
     } else if (word == "-f") {
       arguments.options.force = true;
     } else if (word == "--base") {
-      if (++i == argc) throw Usage{"--base needs a .safetensors, a .tsr or a folder of them"};
+      if (++i == argc) throw Usage{"--base needs a file of tensors, a .tsr or a folder"};
       arguments.options.bases.push_back(argv[i]);
     } else if (word == "-T") {
       if (++i == argc) throw Usage{"-T needs a number of threads"};

@@ -11,7 +11,7 @@ constexpr tersor::bin::Door kDoor = {
     "  -1..-9      faster..smaller, default -4\n"
     "  -T threads  default: all that this process may use\n"
     "  -f          overwrite OUT\n"
-    "  --base B    code tensors against those of B: a .safetensors, a .tsr, a folder of them; OUT needs B again\n"
+    "  --base B    code tensors against those of B: a file of tensors, a .tsr, a folder; OUT needs B again\n"
     "  -h -V       this help, the version\n"
     "Exit codes: 0 done, 1 data or environment, 2 usage, 130 interrupted.\n",
     true, false};

@@ -29,7 +29,7 @@ struct Options {
   int threads = 0;                 // 0: num_threads()
   bool force = false;              // overwrite what stands under the output's name; write binary to a terminal
   bool keep_mode = true;           // the output gets the input's permission bits
-  std::vector<std::string> bases;  // what tensors are coded against: .safetensors, folders of them, .tsr
+  std::vector<std::string> bases;  // what tensors are coded against: files of tensors, .tsr, folders
   bool keep_going = false;         // damaged chunks stop nothing: decompress_file writes zeros, verify_file finds all
   Progress* progress = nullptr;
 };

@@ -42,7 +42,7 @@ bool size_fits(const FilePart& part) {
 
 // The rules of a .tsr's index that a file's own format may not have.
 bool parts_fit(const std::vector<FilePart>& parts) {
-  std::set<std::pair<Kind, std::string_view>> names;
+  std::set<std::pair<Kind, std::string_view>> names = {{Kind::bytes, container::kGapsName}};
   for (const FilePart& part : parts)
     if (part.name.size() > container::kMostNameBytes || !container::is_utf8(part.name) || !size_fits(part) ||
         !names.emplace(part.kind, part.name).second)
@@ -61,21 +61,24 @@ bool arrange(FileLayout& layout, uint64_t file_bytes) {
   uint64_t at = 0, between = 0;
   const auto fill = [&](uint64_t until) {
     const uint64_t gap = until - at;
-    if (gap < kLeastBytesPart) return void(between += gap);
+    if (gap < kLeastBytesPart && between + gap <= container::kMostGapBytes) return void(between += gap);
     FilePart& bytes = all.emplace_back();
     bytes.name = "bytes from " + std::to_string(at), bytes.kind = Kind::bytes;
     bytes.begin = at, bytes.end = until;
   };
   for (FilePart& part : parts) {
     if (part.begin < at || part.end > file_bytes || part.end < part.begin) return false;
-    if (part.kind == Kind::bytes) part.dtype = DType::U8, part.shape.clear();
+    if (part.kind == Kind::bytes) {
+      part.dtype = DType::U8, part.shape.clear();
+      if (part.name == container::kGapsName) part.name += ", the array";
+    }
     fill(part.begin);
     at = part.end;
     all.push_back(std::move(part));
   }
   fill(file_bytes);
   parts = std::move(all);
-  return between <= container::kMostGapBytes && parts.size() < container::kMostEntries && parts_fit(parts);
+  return parts.size() < container::kMostEntries && parts_fit(parts);
 }
 
 }  // namespace

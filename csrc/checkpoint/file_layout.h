@@ -1,4 +1,4 @@
-// A file cut into the tensors that it holds and the bytes between them. Page: docs/formats/tsr.md, "Files".
+// A file cut into the tensors that it holds and the bytes between them. Page: docs/formats/tsr.md.
 #pragma once
 #include <optional>
 #include <span>
@@ -28,8 +28,8 @@ struct FileLayout {
   container::Metadata metadata;
 };
 
-// By content, never by name. What is not in every respect a valid file of a known kind is one part of plain bytes:
-// nothing is thrown, and nothing is allocated but a small multiple of what describes the tensors.
+// By content, never by name. What is not in every respect a valid file of a known kind is one part of plain bytes.
+// Raises nothing but what a lack of memory does; allocates at most some 50 times what describes the tensors.
 FileLayout file_layout(std::span<const uint8_t> bytes);
 
 // Each of these finds the tensors of its kind of file, or nothing where the bytes are none.
@@ -38,7 +38,7 @@ std::optional<FileLayout> gguf_layout(std::span<const uint8_t> bytes);
 std::optional<FileLayout> npz_layout(std::span<const uint8_t> bytes);
 std::optional<FileLayout> torch_layout(std::span<const uint8_t> bytes);
 
-// Names the part for what it is, and its dtype and element.
+// The dtype, and the element that it is coded as.
 void set_dtype(FilePart& part, DType dtype) noexcept;
 
 }  // namespace tersor::checkpoint

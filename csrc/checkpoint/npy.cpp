@@ -37,6 +37,9 @@ class LiteralReader {
   bool number(uint64_t& value) noexcept {
     skip();
     const size_t begin = at_;
+    if (text_.substr(begin).starts_with('0') && begin + 1 < text_.size() && text_[begin + 1] >= '0' &&
+        text_[begin + 1] <= '9')
+      return false;
     for (value = 0; at_ < text_.size() && text_[at_] >= '0' && text_[at_] <= '9'; ++at_)
       if (__builtin_mul_overflow(value, uint64_t(10), &value) ||
           __builtin_add_overflow(value, uint64_t(text_[at_] - '0'), &value))
@@ -66,7 +69,7 @@ bool read_shape(LiteralReader& in, Shape& shape) {
   if (!in.take("(")) return false;
   while (!in.take(")")) {
     if (shape.size() == kMostDims || !in.number(shape.emplace_back())) return false;
-    if (!in.take(",")) return in.take(")");
+    if (!in.take(",")) return shape.size() > 1 && in.take(")");  // (3) is a number in parentheses
   }
   return true;
 }
@@ -101,7 +104,7 @@ bool read_header(std::string_view text, Header& header) {
 
 // What an element is: a dtype of ours, or how its bytes are best coded.
 bool read_descr(std::string_view descr, FilePart& part, size_t& width) {
-  if (descr.size() < 3) return false;
+  if (descr.size() < 3 || std::string_view("<>|").find(descr[0]) == std::string_view::npos) return false;
   const char order = descr[0], kind = descr[1];
   uint64_t size = 0;
   LiteralReader digits(descr.substr(2));
@@ -157,7 +160,7 @@ bool read_descr(std::string_view descr, FilePart& part, size_t& width) {
     part.element = Element::bytes;
     part.record.assign(width, {1, Element::bytes});
   }
-  return order == '<' || order == '>' || order == '|';
+  return true;
 }
 
 // The array of a .npy whose bytes lie at `begin` of a file. Nothing for objects, which are pickled.

@@ -15,11 +15,13 @@ namespace tersor::checkpoint {
 struct PickledStorage {
   std::optional<DType> dtype;  // nothing where it is one that safetensors has not, or none
   bool complex128 = false;
-  std::string name;  // its place in the pickle, "optimizer.state.0.exp_avg"; empty where no tensor fills it in order
-  Shape shape;       // of that tensor
+  // The place of the first tensor that fills it in order, "optimizer.state.0.exp_avg", and that tensor's shape.
+  std::optional<std::string> name;
+  Shape shape;
 };
 
-// By the storage's key. Empty where the pickle ends early or has opcodes that state dicts have not.
-std::map<std::string, PickledStorage> pickled_storages(std::span<const uint8_t> pickle);
+// By the storage's key. A pickle that ends early, or has opcodes that state dicts have not, gives what comes before.
+// Memory: at most some 40 times the pickle.
+std::map<std::string, PickledStorage, std::less<>> pickled_storages(std::span<const uint8_t> pickle);
 
 }  // namespace tersor::checkpoint

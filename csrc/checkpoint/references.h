@@ -1,4 +1,4 @@
-// What files are coded against: the tensors of .safetensors files, of folders of them, and of .tsr files, named by the
+// What files are coded against: the tensors of other files, of .tsr files and of folders of both, named by the
 // hash of their content. Page: docs/formats/difference.md.
 #pragma once
 #include <memory>

@@ -39,16 +39,18 @@ Summary summary_of(const Reader& reader, uint64_t raw_bytes) {
 // A file's bytes in their order: the entries, and between them what the last one of them has kept, if there are gaps.
 class Assembly {
  public:
-  Assembly(const PieceDecoder& decoder, Damage* damage) : decoder_(decoder), damage_(damage) {
+  Assembly(const PieceDecoder& decoder, Damage* damage, Pace& pace) : decoder_(decoder), damage_(damage) {
     const auto& index = decoder.reader().index();
     entries_ = index.entries;
     if (!has_gaps(index.origin)) return;
     const size_t last = entries_.size() - 1;
     gaps_.resize(size_t(entries_[last].raw_bytes));
-    for (size_t i = 0; i < container::chunk_count(gaps_.size()); ++i)
-      decoder.piece(
-          last, i, std::span(gaps_).subspan(i * container::kChunkRawBytes, container::chunk_raw_bytes(gaps_.size(), i)),
-          damage);
+    for (size_t i = 0; i < container::chunk_count(gaps_.size()); ++i) {
+      const auto part =
+          std::span(gaps_).subspan(i * container::kChunkRawBytes, container::chunk_raw_bytes(gaps_.size(), i));
+      decoder.piece(last, i, part, damage);
+      pace.add(part.size());
+    }
     entries_ = entries_.first(last);
     size_t begin = 0, end = 0;
     for (size_t i = 0; i < last; ++i) {
@@ -275,7 +277,7 @@ Summary decompress_file(const std::string& in, const std::string& out, const Opt
     const PieceDecoder decoder(reader, bases);
     bases.refuse_as_output(out);
     Damage damage;
-    const Assembly assembly(decoder, options.keep_going ? &damage : nullptr);
+    const Assembly assembly(decoder, options.keep_going ? &damage : nullptr, pace);
     OutputFile output(out, &input, options, pace);
     output.write(header);
     if (output.seekable())

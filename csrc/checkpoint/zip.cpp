@@ -1,6 +1,8 @@
 #include "checkpoint/zip.h"
 
+#include <algorithm>
 #include <initializer_list>
+#include <utility>
 
 #include "core/bits.h"
 #include "core/error.h"
@@ -17,6 +19,7 @@ constexpr uint64_t kIn64 = 0xffffffff;  // a 32-bit field whose value is in the 
 
 struct Directory {
   uint64_t entries, begin, bytes;
+  uint64_t end;  // where the end record, the 64-bit one if there is one, begins
 };
 
 // The end record is the last thing in the file but for a comment of at most 65,535 bytes.
@@ -36,14 +39,20 @@ Directory directory_of(std::span<const uint8_t> file, size_t end) {
   directory.entries = in.take<uint16_t>();
   directory.bytes = in.take<uint32_t>();
   directory.begin = in.take<uint32_t>();
-  if (end < kLocator64Bytes || load_le<uint32_t>(&file[end - kLocator64Bytes]) != kLocator64) return directory;
+  if (end < kLocator64Bytes || load_le<uint32_t>(&file[end - kLocator64Bytes]) != kLocator64) {
+    directory.end = end;
+    return directory;
+  }
   const auto at = load_le<uint64_t>(&file[end - kLocator64Bytes + 8]);
   if (at > file.size() || file.size() - at < kEnd64Bytes || load_le<uint32_t>(&file[size_t(at)]) != kEnd64)
     refuse("a 64-bit end record is missing");
+  if (load_le<uint64_t>(&file[size_t(at) + 4]) != end - kLocator64Bytes - at - 12)
+    refuse("a 64-bit end record that does not end at its locator");
   const uint8_t* const record = &file[size_t(at)];
   directory.entries = load_le<uint64_t>(record + 32);
   directory.bytes = load_le<uint64_t>(record + 40);
   directory.begin = load_le<uint64_t>(record + 48);
+  directory.end = at;
   return directory;
 }
 
@@ -61,8 +70,8 @@ void take_64_bit(ByteReader extra, std::initializer_list<uint64_t*> fields) {
 
 std::vector<ZipMember> read(std::span<const uint8_t> file, size_t end) {
   const Directory directory = directory_of(file, end);
-  if (directory.begin > file.size() || directory.bytes > file.size() - directory.begin)
-    refuse("a directory outside of the file");
+  if (directory.begin > directory.end || directory.bytes != directory.end - directory.begin)
+    refuse("a directory that does not end at its end record");
   ByteReader in(file.subspan(size_t(directory.begin), size_t(directory.bytes)), "zip");
   if (directory.entries > directory.bytes / kCentralBytes) refuse("more members than there is room for");
   std::vector<ZipMember> members;
@@ -90,6 +99,16 @@ std::vector<ZipMember> read(std::span<const uint8_t> file, size_t end) {
   return members;
 }
 
+bool overlap(const std::vector<ZipMember>& members) {
+  std::vector<std::pair<uint64_t, uint64_t>> ranges;
+  for (const ZipMember& member : members)
+    if (member.begin < member.end) ranges.emplace_back(member.begin, member.end);
+  std::sort(ranges.begin(), ranges.end());
+  for (size_t i = 1; i < ranges.size(); ++i)
+    if (ranges[i].first < ranges[i - 1].second) return true;
+  return false;
+}
+
 }  // namespace
 
 std::optional<std::vector<ZipMember>> stored_members(std::span<const uint8_t> bytes) {
@@ -97,7 +116,9 @@ std::optional<std::vector<ZipMember>> stored_members(std::span<const uint8_t> by
   const auto end = end_record(bytes);
   if (!end) return std::nullopt;
   try {
-    return read(bytes, *end);
+    auto members = read(bytes, *end);
+    if (overlap(members)) return std::nullopt;
+    return members;
   } catch (const Error&) {
     return std::nullopt;
   }

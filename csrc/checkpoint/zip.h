@@ -13,8 +13,8 @@ struct ZipMember {
   uint64_t begin, end;  // of its bytes in the file
 };
 
-// Members whose bytes lie in the file uncompressed and unencrypted, in the order of the directory. Nothing where the
-// bytes are no .zip whose directory ends the file. Sizes are the directory's; members may overlap.
+// Members whose bytes lie in the file uncompressed and unencrypted, in the order of the directory, whose sizes hold.
+// Nothing where the bytes are no .zip that ends with its directory, or where members overlap.
 std::optional<std::vector<ZipMember>> stored_members(std::span<const uint8_t> bytes);
 
 }  // namespace tersor::checkpoint

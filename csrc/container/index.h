@@ -81,7 +81,7 @@ struct Index {
   std::vector<uint64_t> gaps;  // has_gaps: how many bytes of the last entry come before each other one
 };
 
-// The identity of the tensors, whatever their order, level and chunking. Without tensors: of the bytes.
+// The identity of the tensors, whatever their order, level and chunking; of files without any: of their bytes.
 Hash128 content_hash(Origin origin, std::span<const Entry> entries);
 
 // Sizes of chunk i of an entry with raw_bytes.

@@ -1,5 +1,5 @@
-// Chunks of records: a few fields of fixed sizes that follow each other, over and over, as in the blocks of GGUF, in
-// arrays of structs, or in numbers that no dtype names. Page: docs/formats/lossless.md, method 12.
+// Chunks of records: a few fields of fixed sizes that follow each other, over and over, as in the blocks of GGUF, or in
+// numbers that no dtype names. Page: docs/formats/lossless.md, method 12.
 #pragma once
 #include <cstdint>
 #include <span>

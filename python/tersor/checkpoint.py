@@ -45,6 +45,10 @@ class TensorReader(Generic[Tensor]):
         self._wrap = wrap
         self._threads = threads
         self._entries = {entry.name: entry for entry in file.entries if entry.kind == "tensor"}
+        if not self._entries and file.origin in ("npy", "npz", "torch", "gguf"):
+            raise _core.FormatError(
+                f"tensors are needed, found a file of kind {file.origin} without any: decompress restores its bytes"
+            )
 
     def __enter__(self) -> Self:
         return self

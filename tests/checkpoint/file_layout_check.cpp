@@ -25,7 +25,7 @@ namespace {
 
 const Raw kRaw = check::random_bf16(12, 1);  // 24 bytes
 
-// What the layout says, a word for each thing: origin, and name dtype shape @begin of every part.
+// What the layout says, a word for each thing: origin, and name, dtype and shape of every part.
 std::string told(const Raw& bytes) {
   const FileLayout layout = file_layout(bytes);
   std::string text(container::origin_name(layout.origin));
@@ -53,6 +53,7 @@ bool comes_back(const check::Folder& folder, const Raw& bytes) {
 std::vector<Raw> samples() {
   const Raw weights = check::random_bf16(600, 2), blocks = check::random_bytes(18 * 20, 3);
   return {npy_of("'<f4'", "(2, 3)", kRaw),
+          ZipFile{{{"gaps.npy", npy_of("'>f4'", "(6,)", kRaw)}}}.bytes(),
           ZipFile{{{"a.npy", npy_of("'<i2'", "(12,)", kRaw), 0, 0, 7},
                    {"none.npy", npy_of("'<f8'", "(0, 3)", {})},
                    {"b.npy", npy_of("'>f4'", "(6,)", kRaw)}},
@@ -88,6 +89,7 @@ TEST_CASE("file layout: arrays of NumPy") {
 
 TEST_CASE("file layout: what is no array is a file of bytes") {
   for (const Raw& file : {npy_of("'|O'", "(3,)", kRaw), npy_of("'<f4'", "(2, 4)", kRaw), npy_of("'<f4'", "(2 3)", kRaw),
+                          npy_of("'<f4'", "(6)", kRaw), npy_of("'<f4'", "(06,)", kRaw), npy_of("'xU3'", "(2,)", kRaw),
                           npy_of("'<f4'", "(-6,)", kRaw), npy_of("'<f3'", "(8,)", kRaw), npy_of("'<f4'", "(6,)", {}),
                           npy_of("[('a', '<f4')]", "(6,)", kRaw), npy_of("'<f4'", "(6,)", kRaw, "Maybe"),
                           npy_of("'<f4'", "(18446744073709551616, 0)", {}), npy_of("'<f4'", "(6,)", kRaw, "False", 4),
@@ -108,6 +110,15 @@ TEST_CASE("file layout: archives of NumPy") {
   auto bytes = ZipFile{{a}}.bytes();
   bytes.push_back(0);  // something follows
   CHECK(told(bytes) == "file |  bytes");
+  // The members of the second of two are those that NumPy reads, and their places are not what its directory says.
+  for (const bool wide : {false, true}) {
+    auto two = ZipFile{{a}, wide}.bytes();
+    const auto second = ZipFile{{a}, wide}.bytes();
+    two.insert(two.end(), second.begin(), second.end());
+    CHECK(told(two) == "file |  bytes");
+  }
+  const ZipFile::Member gaps{"gaps.npy", npy_of("'>f4'", "(6,)", kRaw)};
+  CHECK(told(ZipFile{{gaps}}.bytes()) == "npz | gaps, the array bytes of 4 fields");
 }
 
 TEST_CASE("file layout: state dicts of PyTorch") {
@@ -121,8 +132,11 @@ TEST_CASE("file layout: state dicts of PyTorch") {
   zip.members[1].data = bytes_of_text("big");
   CHECK(told(zip.bytes()) == "torch | a.w bytes | data/1 bytes");
   zip = torch_zip(kRaw, kRaw);
-  zip.members[0].data.resize(zip.members[0].data.size() / 2);  // the pickle ends early: storages are bytes
-  CHECK(told(zip.bytes()) == "torch | data/0 bytes | data/1 bytes");
+  zip.members[0].data.resize(zip.members[0].data.size() / 2);  // what came before its early end holds
+  CHECK(told(zip.bytes()) == "torch | data/0 F32[6] | data/1 bytes");
+  zip.members.push_back({"other/data.pkl", {}});
+  CHECK(told(zip.bytes()) == "file |  bytes");
+  zip.members.pop_back();
   zip.members[0].data = bytes_of_text("cos\nsystem\n(X\x04\x00\x00\x00true\x85R.");  // is not carried out
   CHECK(told(zip.bytes()) == "torch | data/0 bytes | data/1 bytes");
 }
@@ -153,7 +167,7 @@ TEST_CASE("file layout: every kind of file comes back byte for byte") {
                                .bytes()));
 }
 
-TEST_CASE("file layout: pipes and threads give the same bytes") {
+TEST_CASE("file layout: any number of threads gives the same bytes") {
   const check::Folder folder;
   const Raw weights = check::random_bf16(700'000, 6);
   check::write_file(folder / "in", gguf_of({{"w", {700'000}, 30, weights}, {"f", {6}, 0, kRaw}}));

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import pickle
+import resource
+import struct
 import subprocess
 import zipfile
 from collections import OrderedDict
@@ -131,6 +133,20 @@ def test_an_archive_of_arrays(pack: Pack, save: Callable):
         assert packed.file.origin == "file"
 
 
+def test_files_without_tensors_have_hashes_of_their_own(pack: Pack):
+    arrays = [np.asfortranarray(weights((5, 4))), np.asfortranarray(weights((5, 4)) + 1), weights((20,)).astype(">f4")]
+    packed = [pack(npy(array)) for array in arrays]
+    assert len({file.file.hash for file in packed}) == 3
+    with pytest.raises(tersor.FormatError, match="a file of kind npy without any"):
+        packed[0].tensors()
+
+
+def test_an_array_may_be_called_as_the_gaps_are(pack: Pack):
+    out = io.BytesIO()
+    np.savez(out, gaps=np.asfortranarray(weights((5, 4))))
+    assert pack(out.getvalue()).kinds == {"gaps, the array": "bytes", "gaps": "bytes"}
+
+
 def test_a_mixed_archive(pack: Pack):
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
@@ -205,6 +221,106 @@ def test_a_training_checkpoint(pack: Pack):
 def test_a_whole_module_is_not_unpickled(pack: Pack):
     packed = pack(saved(torch.nn.Linear(20, 30)))
     assert sorted(entry.shape for entry in packed.file.entries if entry.dtype == "F32") == [(30,), (30, 20)]
+
+
+def test_views_of_one_storage(pack: Pack):
+    """The tensor that fills the storage names it, and nobody's values are another's."""
+    fp8, row = torch.randn(64).to(torch.float8_e4m3fn), torch.randn(12)
+    things = {
+        "bytes": fp8.view(torch.uint8),
+        "fp8": fp8,
+        "head": row[:5],
+        "all": row,
+        "conjugate": torch.randn(4, dtype=torch.complex64).conj(),
+        "negative": torch._neg_view(torch.randn(3)),
+        "expanded": torch.randn(1).expand(7),
+        "none": torch.zeros(3, 0),
+        "channels last": torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last),
+    }
+    packed = pack(saved(things))
+    kinds = packed.kinds
+    assert kinds["bytes"] == "U8"
+    assert kinds["all"] == "F32"
+    assert not kinds.keys() & {"fp8", "head", "conjugate", "negative", "expanded", "channels last"}
+    for name, array in packed.tensors().items():
+        if not name.startswith("data/"):
+            np.testing.assert_array_equal(array, things[name].numpy())
+    others = {array.shape for name, array in packed.tensors().items() if name.startswith("data/")}
+    assert others == {(4,), (3,), (1,), (120,)}
+
+
+def test_a_tensor_alone_and_one_without_a_name(pack: Pack):
+    for thing, name in ((torch.randn(3, 4), ""), ({"": torch.randn(3, 4)}, "")):
+        assert pack(saved(thing)).tensors()[name].shape == (3, 4)
+
+
+def test_names_that_clash_cost_nobody_else_theirs(pack: Pack):
+    state = {"a": {"b": torch.randn(3)}, "a.b": torch.randn(4), "data/9": torch.randn(5), "ok": torch.randn(6)}
+    state |= {-1: torch.randn(7), None: torch.randn(8), 0: torch.randn(9), "\ud800": torch.randn(10)}
+    state[1, 2] = torch.randn(11)
+    tensors = pack(saved(state)).tensors()
+    sizes = {name: array.size for name, array in tensors.items()}
+    assert {"a.b": 3, "ok": 6, "-1": 7, "None": 8, "0": 9}.items() <= sizes.items()
+    assert sorted(sizes.values()) == [3, 4, 5, 6, 7, 8, 9, 10, 11]
+
+
+def test_storages_that_no_name_leads_to_have_their_dtype(pack: Pack):
+    state = {"sparse": torch.eye(30).to_sparse(), "long": {"k" * 5000: torch.randn(3).half()}}
+    kinds = pack(saved(state)).kinds
+    assert sorted(kind for name, kind in kinds.items() if name.startswith("data/")) == ["F16", "F32", "I64"]
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+def test_a_script_module(pack: Pack):
+    out = io.BytesIO()
+    torch.jit.save(torch.jit.script(torch.nn.Linear(20, 30)), out)
+    kinds = pack(out.getvalue()).kinds
+    assert (kinds["weight"], kinds["bias"]) == ("F32", "F32")
+
+
+def text(value: bytes) -> bytes:
+    return b"X" + struct.pack("<I", len(value)) + value
+
+
+HOSTILE = {
+    "a long list as the id of many storages": b"(" + b"N" * 100_000 + b"tq\0000" + b"h\0Q0" * 100_000 + b"N.",
+    "a long key, often": text(b"k" * 1_000_000) + b"q\0000}(" + b"h\0N" * 200_000 + b"u.",
+    "memos far apart": b"N" + b"".join(b"r" + struct.pack("<I", i * 85229 % 2**32) for i in range(50_000)) + b"N.",
+    "four million values": b"K\1" * (1 << 22) + b".",
+    "four million lists": b"]" * (1 << 22) + b".",
+    "deep": b"}(" + text(b"a") + b"}(" * 100_000,
+    "a circle": b"}q\0(" + text(b"a") + b"h\0u.",
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_pickles_cost_little(tmp_path: Path, binaries: Path, name: str):
+    with zipfile.ZipFile(tmp_path / "in", "w") as archive:
+        archive.writestr("m/data.pkl", b"\x80\2" + HOSTILE[name])
+        archive.writestr("m/data/0", bytes(100))
+    limit = 1 << 30
+    subprocess.run(
+        [binaries / "tersor-enc", "-T", "1", tmp_path / "in", tmp_path / "out"],
+        check=True,
+        timeout=20,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
+    )
+
+
+def test_many_members_in_one_place_are_no_archive(tmp_path: Path, binaries: Path, container: ModuleType):
+    """A directory may name the same bytes a thousand times: they are not parsed as often."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr("a.npy", npy(weights((300,))))
+    data = out.getvalue()
+    at = data.index(b"PK\1\2")
+    end = data.index(b"PK\5\6")
+    rows = data[at:end] * 20_000
+    (tmp_path / "in").write_bytes(
+        data[:at] + rows + data[end : end + 8] + struct.pack("<HHII", 20_000, 20_000, len(rows), at) + b"\0\0"
+    )
+    subprocess.run([binaries / "tersor-enc", tmp_path / "in", tmp_path / "out"], check=True, timeout=20)
+    assert container.read((tmp_path / "out").read_bytes()).origin == "file"
 
 
 class Bomb:

@@ -153,6 +153,8 @@ class File:
         if self.origin == "file":
             return self.entries[0].hash
         stream = xxhash.xxh3_128()
+        if self.origin in WITH_GAPS and all(entry.kind == "bytes" for entry in self.entries):
+            stream.update(b"".join(entry.hash for entry in self.entries))
         for entry in sorted((e for e in self.entries if e.kind == "tensor"), key=lambda e: e.name.encode()):
             name = entry.name.encode()
             stream.update(struct.pack("<I", len(name)) + name + bytes([entry.dtype_number, len(entry.shape)]))

@@ -102,7 +102,7 @@ def _add_output(command: argparse.ArgumentParser, default: str) -> None:
 
 
 def _add_base(command: argparse.ArgumentParser, text: str) -> None:
-    kinds = "a .safetensors, a .tsr or a folder of them; may be repeated"
+    kinds = "a file of tensors (.safetensors, .npz, .pt, .gguf), a .tsr or a folder; may be repeated"
     command.add_argument("--base", metavar="B", action="append", default=[], help=f"{text} ({kinds})")
 
 
