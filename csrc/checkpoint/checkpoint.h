@@ -90,7 +90,8 @@ class TensorFile {
   // Bytes [begin, begin + out.size()) of the entry: decodes only the chunks that it touches.
   void read_range(size_t entry, uint64_t begin, std::span<uint8_t> out, int threads) const;
 
-  // Many reads at once: their chunks share the threads, which small tensors need.
+  // Many reads at once: their chunks share the threads, which small tensors need. Those of one chunk that follow one
+  // another decode it once.
   struct Request {
     size_t entry;
     uint64_t begin;

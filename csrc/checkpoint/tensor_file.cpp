@@ -33,15 +33,15 @@ struct Part {
   std::span<uint8_t> out;
 };
 
-void read_part(const PieceDecoder& decoder, const Part& part) {
-  if (part.out.size() == part.chunk_raw_bytes) {
-    decoder.piece(part.entry, part.chunk, part.out);
-    return;
-  }
+// Parts of one chunk, which is decoded once.
+void read_parts(const PieceDecoder& decoder, std::span<const Part> parts) {
+  const Part& first = parts[0];
+  if (parts.size() == 1 && first.out.size() == first.chunk_raw_bytes)
+    return decoder.piece(first.entry, first.chunk, first.out);
   ScratchFrame frame;
-  const auto raw = frame.bytes(part.chunk_raw_bytes);
-  decoder.piece(part.entry, part.chunk, raw);
-  std::memcpy(part.out.data(), raw.data() + part.skip, part.out.size());
+  const auto raw = frame.bytes(first.chunk_raw_bytes);
+  decoder.piece(first.entry, first.chunk, raw);
+  for (const Part& part : parts) std::memcpy(part.out.data(), raw.data() + part.skip, part.out.size());
 }
 
 }  // namespace
@@ -103,15 +103,20 @@ void TensorFile::read_all(std::span<const Request> requests, int threads) const 
       out = out.subspan(taken);
     }
   }
-  // Small parts are taken many at once.
-  const size_t average = parts.empty() ? 1 : 1 + [&] {
-    uint64_t sum = 0;
-    for (const Part& part : parts) sum += part.chunk_raw_bytes;
-    return size_t(sum / parts.size());
-  }();
+  std::vector<size_t> begins;  // of the parts that follow one another in one chunk
+  uint64_t raw_bytes = 0;
+  for (size_t i = 0; i < parts.size(); ++i) {
+    if (i > 0 && parts[i].entry == parts[i - 1].entry && parts[i].chunk == parts[i - 1].chunk) continue;
+    begins.push_back(i);
+    raw_bytes += parts[i].chunk_raw_bytes;
+  }
+  // Small chunks are taken many at once.
+  const size_t chunks = begins.size(), average = chunks == 0 ? 1 : 1 + size_t(raw_bytes / chunks);
+  begins.push_back(parts.size());
   const size_t grain = std::clamp<size_t>(lossless::kChunkBytes / 4 / average, 1, 1024);
-  parallel_for(parts.size(), grain, threads, [&](size_t first, size_t last) {
-    for (size_t i = first; i < last; ++i) read_part(state_->decoder, parts[i]);
+  parallel_for(chunks, grain, threads, [&](size_t first, size_t last) {
+    for (size_t i = first; i < last; ++i)
+      read_parts(state_->decoder, std::span(parts).subspan(begins[i], begins[i + 1] - begins[i]));
   });
 }
 

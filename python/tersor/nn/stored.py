@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -14,7 +14,6 @@ from tersor import checkpoint
 # Rows of an embedding are decoded in blocks of about so many bytes: half of it costs 0.3 % of the raw size more in
 # tables, twice as much decodes twice the rows that nobody asked for.
 BLOCK_BYTES = 48 << 10
-_SCRATCH_BYTES = 4 << 20  # rows are gathered from so much at a time, however many are asked for
 
 
 class Container:
@@ -43,7 +42,11 @@ class StoredWeight:
 
     def jobs(self, out: torch.Tensor) -> list[tuple[int, int, int, int]]:
         """What the container's file must read to fill `out`, contiguous and of this shape and dtype."""
-        return self._jobs(range(len(self.entries)), out, whole=True)
+        pitch = self.block_rows * self.shape[1] * self.dtype.itemsize
+        return [
+            (entry, 0, out.data_ptr() + i * pitch, min(pitch, self.nbytes - i * pitch))
+            for i, entry in enumerate(self.entries)
+        ]
 
     def decoded(self, threads: int) -> torch.Tensor:
         """A fresh tensor."""
@@ -54,37 +57,24 @@ class StoredWeight:
     def rows(self, index: torch.Tensor, threads: int) -> torch.Tensor:
         """Rows [*index.shape, columns], fresh; only blocks with a row in `index` are decoded. Raises IndexError."""
         flat = index.reshape(-1).to(torch.int64)
-        out = torch.empty(flat.numel(), self.shape[1], dtype=self.dtype, device="cpu")
         if flat.numel() and not 0 <= int(flat.min()) <= int(flat.max()) < self.shape[0]:
-            found = f"{int(flat.min())}..{int(flat.max())}"
-            raise IndexError(f"index out of range: rows are 0..{self.shape[0] - 1}, found {found}")
-        needed, position = torch.unique(flat // self.block_rows, return_inverse=True)
-        within = flat % self.block_rows
-        at_once = max(1, _SCRATCH_BYTES // (self.block_rows * self.shape[1] * self.dtype.itemsize))
-        for begin in range(0, len(needed), at_once):
-            blocks = needed[begin : begin + at_once].tolist()
-            scratch = torch.empty(len(blocks) * self.block_rows, self.shape[1], dtype=self.dtype, device="cpu")
-            self.container.file.read(self._jobs(blocks, scratch, whole=False), threads)
-            picked = (position - begin) * self.block_rows + within
-            if len(needed) <= at_once:
-                torch.index_select(scratch, 0, picked, out=out)
-                break
-            here = (position >= begin) & (position < begin + len(blocks))
-            out[here] = scratch[picked[here]]
-        return out.view(*index.shape, self.shape[1])
+            span = f"{int(flat.min())}..{int(flat.max())}"
+            raise IndexError(f"index out of range: rows are 0..{self.shape[0] - 1}, found {span}")
+        # In their order, so that rows of one block follow one another and it is decoded once.
+        needed, position = torch.unique(flat, return_inverse=True)
+        found = torch.empty(len(needed), self.shape[1], dtype=self.dtype, device="cpu")
+        pitch, target = self.shape[1] * self.dtype.itemsize, found.data_ptr()
+        jobs = [
+            (self.entries[row // self.block_rows], row % self.block_rows * pitch, target + i * pitch, pitch)
+            for i, row in enumerate(needed.tolist())
+        ]
+        self.container.file.read(jobs, threads)
+        return found.index_select(0, position).view(*index.shape, self.shape[1])
 
     def replace(self, weight: torch.Tensor, level: int | None) -> None:
         """Take other values."""
         (fresh,) = store([(weight.detach().to(dtype=self.dtype, device="cpu").contiguous(), self.block_rows)], level)
         self.container, self.entries = fresh.container, fresh.entries
-
-    def _jobs(self, blocks: Iterable[int], out: torch.Tensor, *, whole: bool) -> list[tuple[int, int, int, int]]:
-        pitch = self.block_rows * self.shape[1] * self.dtype.itemsize
-        jobs = []
-        for i, block in enumerate(blocks):
-            size = min(pitch, self.nbytes - block * pitch)
-            jobs.append((self.entries[block], 0, out.data_ptr() + (block if whole else i) * pitch, size))
-        return jobs
 
 
 def store(weights: Sequence[tuple[torch.Tensor, int]], level: int | None) -> list[StoredWeight]:
