@@ -39,7 +39,10 @@ void sample_bytes(std::span<const uint8_t> data, size_t stride, ByteCounts& coun
   // Stride 1 promises every byte: a value that is not counted gets no slot and cannot be coded.
   if (stride == 1 || data.size() < 64 * kRun * stride) return count_bytes(data, counts);
   Counters counters;
-  for (size_t at = 0; at + kRun <= data.size(); at += kRun * stride) counters.add(data.data() + at, kRun);
+  // Their distances vary, lest they meet the same columns of every row.
+  size_t at = 0;
+  for (size_t run = 0; at + kRun * stride <= data.size(); at += kRun * stride, ++run)
+    counters.add(data.data() + at + (run * 0x9E3779B1u >> 16) % stride * kRun, kRun);
   counters.add_to(counts);
 }
 

@@ -64,13 +64,16 @@ FloatSplit choose_split(std::span<const uint16_t> words, int extra_bits, int& he
   constexpr size_t kRun = 32, kMostSamples = 4096;
   const size_t keys = size_t(256) << extra_bits;
   uint32_t counts[1024] = {}, total = 0;
-  const size_t step = std::max<size_t>(1, words.size() / kMostSamples) * kRun;
-  for (size_t at = 0; at < words.size(); at += step)
+  // A run in each `sparsity`, at distances that vary: rows would be met at the same columns.
+  const size_t sparsity = std::max<size_t>(1, words.size() / kMostSamples), step = sparsity * kRun;
+  for (size_t period = 0, run = 0; period < words.size(); period += step, ++run) {
+    const size_t at = std::min(period + (run * 0x9E3779B1u >> 16) % sparsity * kRun, words.size() - 1);
     for (size_t i = at; i < std::min(at + kRun, words.size()); ++i, ++total) {
       uint16_t word;
       std::memcpy(&word, words.data() + i, 2);
       ++counts[(word & 0x7fff) >> (7 - extra_bits)];
     }
+  }
   uint32_t held = 0, best = 0;
   size_t window = 0;
   for (size_t key = 0; key < keys; ++key) {
@@ -259,9 +262,8 @@ void encode_planes(Element element, std::span<const uint8_t> raw, const LevelRow
   }
 }
 
-// A chunk, or part of one where `part` is null.
-size_t encode_any(Element element, std::span<const uint8_t> raw, int level, std::span<uint8_t> coded,
-                  EncodePart* part) {
+// A chunk that may hold parts down to a depth, or a part itself.
+size_t encode_any(Element element, std::span<const uint8_t> raw, int level, std::span<uint8_t> coded, int depth) {
   const LevelRow& row = kLevels[level - 1];
   size_t width = bytes_of(element);
   if (raw.size() % width) element = Element::bytes, width = 1;
@@ -274,15 +276,15 @@ size_t encode_any(Element element, std::span<const uint8_t> raw, int level, std:
   } else {
     const bool planes = small_float || element == Element::bytes;
     if (planes) encode_planes(element, raw, row, out);
-    if (element != Element::bytes && (!small_float || (part && has_pattern(raw, width)))) {
+    if (element != Element::bytes && (!small_float || (depth > 0 && has_pattern(raw, width)))) {
       ScratchFrame frame;
-      const NumbersOptions options{level, row.bytes, element, small_float || element == Element::fp64};
+      const NumbersOptions options{level, row.bytes, element, small_float || element == Element::fp64, depth};
       if (!planes) {
-        if (!encode_numbers(raw, width, options, raw.size(), part, out)) out.take(raw.size() + 1);
+        if (!encode_numbers(raw, width, options, raw.size(), encode_any, out)) out.take(raw.size() + 1);
       } else {
         const size_t rival = out.full() ? raw.size() : out.size();
         ByteWriter numbers(frame.bytes(rival));
-        if (encode_numbers(raw, width, options, rival, part, numbers)) out.clear(), out.append(numbers.written());
+        if (encode_numbers(raw, width, options, rival, encode_any, numbers)) out.clear(), out.append(numbers.written());
       }
     }
   }
@@ -290,10 +292,6 @@ size_t encode_any(Element element, std::span<const uint8_t> raw, int level, std:
   coded[0] = kStored;
   std::memcpy(coded.data() + 1, raw.data(), raw.size());
   return raw.size() + 1;
-}
-
-size_t encode_part(std::span<const uint8_t> raw, const NumbersOptions& options, std::span<uint8_t> coded) {
-  return encode_any(options.element, raw, options.level, coded, nullptr);
 }
 
 }  // namespace
@@ -329,7 +327,7 @@ size_t chunk_bound(size_t raw_bytes) noexcept { return raw_bytes + 1; }
 namespace {
 
 size_t encode_elements(Element element, std::span<const uint8_t> raw, int level, std::span<uint8_t> coded) {
-  return encode_any(element, raw, level, coded, encode_part);
+  return encode_any(element, raw, level, coded, kMostDepth);
 }
 
 }  // namespace
@@ -367,8 +365,10 @@ size_t encode_chunk(const Layout& layout, std::span<const uint8_t> raw, int leve
 
 namespace {
 
-// part: decodes parts of chunks, null inside of one. field: the same for fields of records.
-void decode_any(std::span<const uint8_t> coded, std::span<uint8_t> raw, DecodePart* part, DecodeField* field) {
+// depth: of parts that the chunk may hold, one more than others' for records.
+void decode_field(std::span<const uint8_t> coded, std::span<uint8_t> raw);
+
+void decode_any(std::span<const uint8_t> coded, std::span<uint8_t> raw, int depth) {
   ByteReader reader(coded, kWhat);
   const uint8_t method = reader.take<uint8_t>();
   std::span<const uint8_t> data = reader.take(reader.left());
@@ -435,25 +435,22 @@ void decode_any(std::span<const uint8_t> coded, std::span<uint8_t> raw, DecodePa
     case kPacked:
     case kSparse:
     case kRuns:
-    case kPlanes: decode_numbers(method, data, raw, part); break;
+    case kPlanes:
+    case kScaled:
+    case kColumns: decode_numbers(method, data, raw, decode_any, std::min(depth, kMostDepth)); break;
     case kRecords:
-      TERSOR_REQUIRE(field, Code::bad_data, kWhat, ": records inside of another chunk");
-      decode_records(data, raw, field);
+      TERSOR_REQUIRE(depth > kMostDepth, Code::bad_data, kWhat, ": records inside of another chunk");
+      decode_records(data, raw, decode_field);
       break;
-    default: fail(Code::bad_data, kWhat, ": method ", int(method), ", 0..10 and 12 are known");
+    default: fail(Code::bad_data, kWhat, ": method ", int(method), ", 0..13 are known");
   }
   TERSOR_REQUIRE(data.empty(), Code::bad_data, kWhat, ": ", data.size(), " bytes too many");
 }
 
-void decode_part(std::span<const uint8_t> coded, std::span<uint8_t> raw) { decode_any(coded, raw, nullptr, nullptr); }
-void decode_field(std::span<const uint8_t> coded, std::span<uint8_t> raw) {
-  decode_any(coded, raw, decode_part, nullptr);
-}
+void decode_field(std::span<const uint8_t> coded, std::span<uint8_t> raw) { decode_any(coded, raw, kMostDepth); }
 
 }  // namespace
 
-void decode_chunk(std::span<const uint8_t> coded, std::span<uint8_t> raw) {
-  decode_any(coded, raw, decode_part, decode_field);
-}
+void decode_chunk(std::span<const uint8_t> coded, std::span<uint8_t> raw) { decode_any(coded, raw, kMostDepth + 1); }
 
 }  // namespace tersor::lossless

@@ -9,7 +9,10 @@
 #include "core/arena.h"
 #include "entropy/bit_io.h"
 #include "entropy/table.h"
+#include "lossless/column_choice.h"
+#include "lossless/scale_choice.h"
 #include "lossless/series.h"
+#include "lossless/stride_choice.h"
 
 namespace tersor::lossless {
 namespace {
@@ -172,11 +175,12 @@ std::span<const uint8_t> bytes_of(std::span<const U> values) noexcept {
 }
 
 template <class U>
-void put_part(std::span<const U> values, const NumbersOptions& options, EncodePart* encode_part, ByteWriter& out) {
+void put_part(Element element, std::span<const U> values, const NumbersOptions& options, EncodePart* encode_part,
+              ByteWriter& out) {
   ScratchFrame frame;
   const std::span<const uint8_t> raw = bytes_of(values);
   const auto coded = frame.bytes(raw.size() + 1);
-  const size_t bytes = encode_part(raw, options, coded);
+  const size_t bytes = encode_part(element, raw, options.level, coded, options.depth - 1);
   put_varint(out, bytes);
   out.append(coded.first(bytes));
 }
@@ -200,7 +204,7 @@ void encode_sparse(std::span<const U> values, size_t zeros, const NumbersOptions
   }
   out.put(uint8_t(kSparse)), out.put(uint8_t(sizeof(U)));
   encode_plane(map, 256, options.bytes, out);
-  put_part<U>(others.first(count), options, encode_part, out);
+  put_part<U>(options.element, others.first(count), options, encode_part, out);
 }
 
 template <class U>
@@ -217,9 +221,36 @@ void encode_runs(std::span<const U> values, size_t runs, const NumbersOptions& o
     }
   out.put(uint8_t(kRuns)), out.put(uint8_t(sizeof(U)));
   put_varint(out, runs);
-  put_part<U>(heads, options, encode_part, out);
+  put_part<U>(options.element, heads, options, encode_part, out);
   const SeriesOptions series = series_options(options);
   encode_series<uint32_t>(plan_series<uint32_t>(lengths, series, scratch), series, out);
+}
+
+template <class U>
+void encode_scaled(std::span<const U> words, const transform::FloatScale& scale, const NumbersOptions& options,
+                   EncodePart* encode_part, ByteWriter& out) {
+  ScratchFrame frame;
+  const auto multiples = frame.take<U>(words.size()), corrections = frame.take<U>(words.size());
+  transform::split_scaled(scale, words, multiples.data(), corrections.data());
+  const Element integer = sizeof(U) == 8 ? Element::int64 : Element::int32;
+  out.put(uint8_t(kScaled)), out.put(uint8_t(sizeof(U)));
+  out.put(scale.mantissa), out.put(scale.exponent);
+  put_part<U>(integer, multiples, options, encode_part, out);
+  put_part<U>(integer, corrections, options, encode_part, out);
+}
+
+template <class U>
+void encode_columns(std::span<const U> words, size_t columns, const NumbersOptions& options, EncodePart* encode_part,
+                    ByteWriter& out) {
+  ScratchFrame frame;
+  const size_t n = words.size();
+  const auto room = frame.take<U>((n + columns - 1) / columns);
+  out.put(uint8_t(kColumns)), out.put(uint8_t(sizeof(U))), out.put(uint8_t(columns));
+  for (size_t c = 0; c < columns; ++c) {
+    const auto column = room.first((n - c + columns - 1) / columns);
+    for (size_t i = 0; i < column.size(); ++i) column[i] = words[i * columns + c];
+    put_part<U>(options.element, column, options, encode_part, out);
+  }
 }
 
 template <class U>
@@ -243,8 +274,10 @@ ByteEstimate estimate_bytes(std::span<const U> values) noexcept {
   constexpr size_t kSample = 4096;
   uint32_t counts[sizeof(U) + 1][256] = {}, total = 0;
   const size_t step = std::max<size_t>(1, values.size() / kSample);
-  for (size_t i = 0; i < values.size(); i += step, ++total)
-    for (size_t byte = 0; byte < sizeof(U); ++byte) ++counts[byte][values[i] >> (8 * byte) & 255];
+  for (size_t at = 0; at + step <= values.size(); at += step, ++total) {
+    const U value = values[at + (total * 0x9E3779B1u >> 16) % step];  // not the same columns of all rows
+    for (size_t byte = 0; byte < sizeof(U); ++byte) ++counts[byte][value >> (8 * byte) & 255];
+  }
   for (size_t byte = 0; byte < sizeof(U); ++byte)
     for (size_t value = 0; value < 256; ++value) counts[sizeof(U)][value] += counts[byte][value];
   const auto cost_of = [&](const uint32_t* plane, uint32_t all) {
@@ -271,11 +304,24 @@ bool encode_words(std::span<const U> words, const NumbersOptions& options, size_
     for (size_t i = 0; i < n; ++i) ordered[i] = order_float(words[i]);
     numbers = ordered;
   }
+  if (options.depth > 0) {
+    if (const size_t columns = find_columns(numbers); columns && options.depth == kMostDepth)
+      encode_columns(words, columns, options, encode_part, cheapest.trial()), cheapest.settle();
+    if constexpr (sizeof(U) >= 4)
+      if (options.floats)
+        if (const auto scale = find_scale(bytes_of(words), sizeof(U))) {
+          encode_scaled(words, *scale, options, encode_part, cheapest.trial()), cheapest.settle();
+          if (cheapest.found()) {  // the multiples have had all that comes below
+            out.append(cheapest.written());
+            return true;
+          }
+        }
+  }
   // A few hundred tell whether counting all is worth it.
   Counted<U> counted = count(words, 1 + n / 509);
   const bool many_zeros = counted.zeros * 5 > counted.places * 2, few_runs = counted.changes * 8 < counted.places;
   const bool small = sizeof(U) == 1 && counted.most < 16;
-  if (encode_part && (many_zeros || few_runs || small)) {
+  if (options.depth > 0 && (many_zeros || few_runs || small)) {
     counted = count(words, 1);
     if (counted.changes <= n / 10)
       encode_runs(words, counted.changes, options, encode_part, cheapest.trial()), cheapest.settle();
@@ -343,31 +389,44 @@ bool has_pattern(std::span<const uint8_t> raw, size_t width) noexcept {
   if (n < 2 * sample.size()) return true;
   const size_t step = n / kRuns, top = 8 * width - 1;
   size_t zeros = 0, equal = 0;
+  const auto at = [&](size_t place) noexcept {
+    uint64_t word = 0;
+    std::memcpy(&word, raw.data() + place * width, width);
+    // Magnitudes of both signs in order, so that near numbers are near.
+    return word >> top ? (uint64_t(1) << top) - (word & ((uint64_t(1) << top) - 1)) : word | uint64_t(1) << top;
+  };
   for (size_t run = 0; run < kRuns; ++run)
     for (size_t i = 0; i < kRun; ++i) {
-      uint64_t word = 0;
-      std::memcpy(&word, raw.data() + (run * step + i) * width, width);
-      zeros += word == 0;
-      // Magnitudes of both signs in order, so that near numbers are near.
-      sample[run * kRun + i] =
-          word >> top ? (uint64_t(1) << top) - (word & ((uint64_t(1) << top) - 1)) : word | uint64_t(1) << top;
+      sample[run * kRun + i] = at(run * step + i);
+      zeros += sample[run * kRun + i] == uint64_t(1) << top;
     }
+  const auto bits = [](uint64_t one, uint64_t other) noexcept {
+    return size_t(std::bit_width(one > other ? one - other : other - one));
+  };
   // Bits of the difference to a stranger, and to the nearest neighbor of the same column of up to four.
   constexpr size_t kColumns = 4;
-  size_t near[kColumns] = {}, far = 0;
+  size_t near[kColumns] = {}, far = 0, far_of_all = 0, negative = 0;
   for (size_t i = 0; i < sample.size(); ++i) {
+    const size_t stranger = bits(sample[i], sample[(i + kRun * (kRuns / 2) + kRun / 2) % sample.size()]);
+    far_of_all += stranger, negative += sample[i] >> top == 0;
     if (i % kRun < kColumns) continue;
-    const auto bits = [&](uint64_t other) {
-      return size_t(std::bit_width(sample[i] > other ? sample[i] - other : other - sample[i]));
-    };
-    for (size_t column = 0; column < kColumns; ++column) near[column] += bits(sample[i - 1 - column]);
+    for (size_t column = 0; column < kColumns; ++column) near[column] += bits(sample[i], sample[i - 1 - column]);
     equal += sample[i] == sample[i - 1];
-    far += bits(sample[(i + kRun * (kRuns / 2) + kRun / 2) % sample.size()]);
+    far += stranger;
   }
-  const bool smooth = *std::min_element(near, near + kColumns) + kRuns * kRun < far;
+  bool smooth = *std::min_element(near, near + kColumns) + kRuns * kRun < far;
+  // And to that of the row after, in matrices whose columns differ in scale. Signs that are random hide it.
+  const bool one_sign = std::min(negative, sample.size() - negative) * 16 < sample.size();
+  for (const size_t row : kUsualRows) {
+    if (smooth || !one_sign || row + kRun > step) break;
+    size_t below = 0;
+    for (size_t i = 0; i < sample.size(); ++i) below += bits(sample[i], at(i / kRun * step + i % kRun + row));
+    smooth = below + sample.size() / 2 < far_of_all;
+  }
   std::sort(sample.begin(), sample.end());
   const size_t distinct = size_t(std::unique(sample.begin(), sample.end()) - sample.begin());
-  return zeros * 2 > kRuns * kRun || equal * 2 > kRuns * kRun || smooth || distinct * 2 < kRuns * kRun;
+  if (zeros * 2 > kRuns * kRun || equal * 2 > kRuns * kRun || smooth || distinct * 2 < kRuns * kRun) return true;
+  return width >= 4 && find_scale(raw, width);
 }
 
 bool encode_numbers(std::span<const uint8_t> raw, size_t width, const NumbersOptions& options, size_t rival,

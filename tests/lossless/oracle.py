@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from fractions import Fraction
 
 import numpy as np
 import tests_entropy_oracle as entropy  # tests/entropy/oracle.py, under the name that tests/conftest.py loads it by
@@ -146,13 +147,35 @@ def in_order(cursor: Cursor, width: int) -> Callable[[np.ndarray], np.ndarray]:
     return lambda numbers: np.where(numbers > sign, sign - numbers, numbers) if order else numbers
 
 
-def part(cursor: Cursor, raw_bytes: int, never: tuple[int, ...] = (8, 9, 12)) -> bytes:
-    chunk = cursor.take(cursor.varint())
-    need(not chunk or chunk[0] not in never, "a part in a part")
-    return decode_chunk(chunk, raw_bytes)
+def part(cursor: Cursor, raw_bytes: int, depth: int) -> bytes:
+    need(depth > 0, "parts of parts of parts")
+    return decode_chunk(cursor.take(cursor.varint()), raw_bytes, depth - 1)
 
 
-def numbers(cursor: Cursor, method: int, raw_bytes: int) -> bytes:
+def product(multiple: int, mantissa: int, exponent: int, bits: int) -> int:
+    """The product of a multiple and a step as a number in the order of floats, before the modulus."""
+    exact, length = abs(multiple) * mantissa, (abs(multiple) * mantissa).bit_length()
+    if multiple == 0:
+        return 0
+    rounded = round(Fraction(exact << bits, 1 << length))  # halves to even
+    order = ((exponent + length) << (bits - 1)) + rounded
+    return -order if multiple < 0 else order
+
+
+def scaled(cursor: Cursor, width: int, count: int, depth: int) -> bytes:
+    mantissa, exponent, bits = cursor.number(8), cursor.number(2), 53 if width == 8 else 24
+    need(mantissa >= 1 << 63, "the step's highest bit")
+    multiples = np.frombuffer(part(cursor, width * count, depth), f"<i{width}").tolist()
+    corrections = np.frombuffer(part(cursor, width * count, depth), f"<i{width}").tolist()
+    modulus, sign = 1 << (8 * width), 1 << (8 * width - 1)
+    floats = []
+    for multiple, correction in zip(multiples, corrections, strict=True):
+        order = (product(multiple, mantissa, exponent, bits) + correction) % modulus
+        floats.append(sign - order + modulus if order > sign else order)
+    return np.array(floats, np.uint64).astype(f"<u{width}").tobytes()
+
+
+def numbers(cursor: Cursor, method: int, raw_bytes: int, depth: int) -> bytes:
     width = cursor.number(1)
     if method == 7:
         need(width in (1, 2, 4) and raw_bytes % (8 // width) == 0, f"packed to {width} bits")
@@ -173,22 +196,33 @@ def numbers(cursor: Cursor, method: int, raw_bytes: int) -> bytes:
         flags = np.unpackbits(plane(cursor, -(-count // 8), 256), bitorder="little").astype(bool)
         need(bool(flags[:count].any()) and not flags[count:].any(), "the map")
         values = np.zeros(count, dtype)
-        values[flags[:count]] = np.frombuffer(part(cursor, width * int(flags.sum())), dtype)
+        values[flags[:count]] = np.frombuffer(part(cursor, width * int(flags.sum()), depth), dtype)
         return values.tobytes()
     if method == 9:
         runs = cursor.varint()
         need(1 <= runs <= count, f"{runs} runs")
-        heads = np.frombuffer(part(cursor, runs * width), dtype)
+        heads = np.frombuffer(part(cursor, runs * width, depth), dtype)
         lengths = series(cursor, runs, 4).astype(np.int64) + 1
         need(int(lengths.sum()) == count, "lengths of runs")
         return np.repeat(heads, lengths).tobytes()
+    if method == 11:
+        need(width >= 4, "scaled words")
+        return scaled(cursor, width, count, depth)
+    if method == 13:
+        columns = cursor.number(1)
+        need(2 <= columns <= count, f"{columns} columns")
+        values = np.zeros(count, dtype)
+        for c in range(columns):
+            values[c::columns] = np.frombuffer(part(cursor, len(values[c::columns]) * width, depth), dtype)
+        return values.tobytes()
     values = np.zeros(count, dtype)
     for byte in range(width):
         values |= plane(cursor, count, 256).astype(dtype) << dtype.type(8 * byte)
     return values.tobytes()
 
 
-def records(cursor: Cursor, raw_bytes: int) -> bytes:
+def records(cursor: Cursor, raw_bytes: int, depth: int) -> bytes:
+    need(depth == 3, "records in a part")
     fields = [cursor.varint() for _ in range(cursor.number(1))]
     width = sum(fields)
     need(1 <= len(fields) <= 32 and min(fields) >= 1 and width <= 4096, f"fields {fields}")
@@ -196,15 +230,15 @@ def records(cursor: Cursor, raw_bytes: int) -> bytes:
     need(head < width and raw_bytes >= head + width, f"{head} bytes before records of {width} in {raw_bytes}")
     count, left = divmod(raw_bytes - head, width)
     front, back = cursor.take(head), cursor.take(left)
-    columns = [np.frombuffer(part(cursor, count * size, (12,)), np.uint8).reshape(count, size) for size in fields]
+    columns = [np.frombuffer(part(cursor, count * size, depth), np.uint8).reshape(count, size) for size in fields]
     return front + np.hstack(columns).tobytes() + back
 
 
-def decode_chunk(data: bytes, raw_bytes: int) -> bytes:
-    """The raw bytes of a chunk. Raises RefusedError."""
+def decode_chunk(data: bytes, raw_bytes: int, depth: int = 3) -> bytes:
+    """The raw bytes of a chunk that may hold parts down to a depth, at 3 of records. Raises RefusedError."""
     cursor = Cursor(data)
     method = cursor.number(1)
-    need(method <= 10 or method == 12, f"method {method}")
+    need(method <= 13, f"method {method}")
     if method == 0:
         raw = cursor.take(cursor.left())
         need(len(raw) == raw_bytes, f"{len(raw)} stored bytes")
@@ -220,9 +254,9 @@ def decode_chunk(data: bytes, raw_bytes: int) -> bytes:
         need(raw_bytes % 2 == 0, "odd")
         raw = words(cursor, raw_bytes // 2).tobytes()
     elif method == 12:
-        raw = records(cursor, raw_bytes)
+        raw = records(cursor, raw_bytes, depth)
     elif method >= 5:
-        raw = numbers(cursor, method, raw_bytes)
+        raw = numbers(cursor, method, raw_bytes, min(depth, 2))
     else:
         need(raw_bytes % 4 == 0, "no multiple of 4")
         count = raw_bytes // 4

@@ -204,6 +204,24 @@ def hand_series(by_hand, width, strides, order):
     return chunk, b"".join(number.to_bytes(width, "little") for number in numbers)
 
 
+def hand_scaled(width):
+    """Steps of 0.1: multiples of both signs and all sizes, zeros, corrections that give -0 and an infinity."""
+    bias, kind = {4: (127, np.float32), 8: (1023, np.float64)}[width]
+    multiples = [0, 1, -1, 7, -123456, 3, 0, 0, 1 - (1 << (8 * width - 1))]
+    floats = (np.array(multiples, np.float64) / 10).astype(kind)
+    if width == 8:  # beyond 53 bits a quotient of doubles is rounded twice
+        multiples[-1], floats[-1] = 1 << 52, (1 << 52) / 10
+    corrections = [0] * len(multiples)
+    corrections[6], floats[6] = -1 << (8 * width - 1), -0.0
+    infinity = int(np.array(np.inf, kind).view(f"u{width}"))
+    corrections[7], floats[7] = infinity, np.inf
+    parts = [np.array(part, f"<i{width}").tobytes() for part in (multiples, corrections)]
+    chunk = bytes([11, width]) + struct.pack("<QH", 0xCCCCCCCCCCCCCCCD, bias - 2 - 67)
+    for part in parts:
+        chunk += bytes([len(part) + 1, 0]) + part
+    return chunk, floats.tobytes()
+
+
 # Series of one bin: no strides, start 0, divisor 1, 1 bin at 0 of so many bits, the places.
 ONE_BIN = {bits: bytes([0, 0, 1, 1, 0, bits]) for bits in (1, 2, 8)}
 
@@ -226,6 +244,10 @@ HAND = {
         b"h" + b"abe" + b"cde" + b"TT",
     ),
     "records_of_runs": lambda o, h: (b"\x0c\1\4\0\x11\x09\2\2\5\0abcd" + ONE_BIN[2] + b"\1\x0d", b"abab" + b"cd" * 4),
+    "scaled_4": lambda o, h: hand_scaled(4),
+    "scaled_8": lambda o, h: hand_scaled(8),
+    "columns": lambda o, h: (b"\x0d\1\3\3\0ad\3\1\1b\2\0c", b"abcd"),
+    "columns_of_parts": lambda o, h: (b"\x0d\2\2\x0f\x09\2\1\3\0ab" + ONE_BIN[1] + b"\1\1\5\0cdef", b"abcdabef"),
     "constant_of_8": lambda o, h: (b"\1\x08abcdefgh", b"abcdefgh" * 3),
     "names_e0_packed": lambda o, h: hand_names(o, h, 0, False),
     "names_e1_packed": lambda o, h: hand_names(o, h, 1, False),

@@ -1,4 +1,4 @@
-"""Chunks of numbers (methods 5 to 10) against the decoder written from the page, inside whole .tsr files."""
+"""Chunks of numbers (methods 5 to 11 and 13) against the decoder written from the page, inside whole .tsr files."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ DTYPES = (
     "float16",
     "bool",
 )
-LAWS = ("rows", "sorted", "few", "multiples", "runs", "sparse", "bits", "extremes", "decimals")
+LAWS = ("rows", "sorted", "few", "multiples", "runs", "sparse", "bits", "extremes", "decimals", "points")
 
 
 def numbers(law, dtype, count):
@@ -38,11 +38,14 @@ def numbers(law, dtype, count):
             rng.random(count) < 0.2, rng.choice([-(2**63), 2**63 - 1], count), rng.integers(-3, 3, count)
         ),
         "decimals": lambda: rng.integers(-9999, 9999, count),
+        "points": lambda: np.stack([rng.integers(0, most, count) + most for most in (300, 30, 2)], 1).reshape(-1)[
+            :count
+        ],
     }[law]()
     if dtype.startswith("float"):
         if law in ("bits", "extremes"):
             return values.view(dtype)[:count].copy()
-        return (np.rint(values) / 100 if law in ("rows", "decimals") else values).astype(dtype)
+        return (np.rint(values) / 100 if law in ("rows", "decimals", "points") else values).astype(dtype)
     if dtype == "bool":
         return values.astype(np.int64) % 3 == 0
     return np.rint(values).astype(np.int64).astype(dtype)
