@@ -46,18 +46,19 @@ template <class U>
 size_t cost(const FloatScale& scale, std::span<const U> sample) noexcept {
   using S = std::make_signed_t<U>;
   std::array<U, kSample> multiples, corrections;
-  size_t bits = 0;
+  size_t bits = 0, exact = 0;
   for (size_t begin = 0, end = std::min(kFirst, sample.size()); begin < sample.size();
        begin = end, end = sample.size()) {
     transform::split_scaled<U>(scale, sample.subspan(begin, end - begin), multiples.data(), corrections.data());
     for (size_t i = 0; i < end - begin; ++i) {
       const S multiple = S(multiples[i]), correction = S(corrections[i]);
       bits += size_t(std::bit_width(U(multiple < 0 ? 0 - U(multiple) : U(multiple))));
+      exact += correction == 0;
       if (correction) bits += 2 + 2 * size_t(std::bit_width(U(correction < 0 ? ~U(correction) : U(correction))));
     }
     if (bits > (kFloatBits<U> - 2) * end) return ~size_t(0);
   }
-  return bits;
+  return exact * 2 >= sample.size() ? bits : ~size_t(0);  // else chance, and what corrections cost is not known so well
 }
 
 template <class U>

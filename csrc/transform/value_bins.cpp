@@ -12,8 +12,16 @@ namespace {
 constexpr int kMostAtOnce = 56;  // bits that one load of 64 can give behind up to 7 others
 
 template <class U>
-constexpr Variant<TakeEights<U>> kTakeEights[] = {{Isa::scalar, take_eights_scalar},
-                                                  TERSOR_X86({Isa::avx2, take_eights_avx2}, )};
+constexpr Variant<TakeEights<U>> kTakeEights[] = {
+    {Isa::scalar, take_eights_scalar},
+    TERSOR_X86({Isa::avx2, take_eights_avx2}, {Isa::avx512vbmi, take_eights_avx512vbmi}, )};
+template <>
+constexpr Variant<TakeEights<uint8_t>> kTakeEights<uint8_t>[] = {{Isa::scalar, take_eights_scalar},
+                                                                 TERSOR_X86({Isa::avx2, take_eights_avx2}, )};
+template <class U>
+constexpr Variant<AddStride<U>> kAddStride[] = {
+    {Isa::scalar, add_stride_scalar},
+    TERSOR_X86({Isa::avx2, add_stride_avx2}, {Isa::avx512vbmi, add_stride_avx512vbmi}, )};
 
 }  // namespace
 
@@ -106,20 +114,7 @@ void subtract_stride(std::span<const U> from, size_t stride, U* to) noexcept {
 
 template <class U>
 void add_stride(U* values, size_t begin, size_t end, size_t stride) noexcept {
-  begin = std::max(begin, stride);
-  if (stride == 1 && begin < end) {
-    U sum = values[begin - 1];
-    for (size_t i = begin; i < end; ++i) values[i] = sum = U(sum + values[i]);
-    return;
-  }
-  // Pieces of a stride do not depend on themselves, so compilers may take many values at once.
-  while (begin < end) {
-    const size_t piece = std::min(stride, end - begin);
-    const U* const before = values + begin - stride;
-    U* const here = values + begin;
-    for (size_t i = 0; i < piece; ++i) here[i] = U(here[i] + before[i]);
-    begin += piece;
-  }
+  pick(kAddStride<U>)(values, begin, end, stride);
 }
 
 #define TERSOR_FOR(U)                                                                                      \

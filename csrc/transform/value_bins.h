@@ -73,8 +73,15 @@ template <class U>
 using TakeEights = size_t(const ValueBins<U>& bins, const uint8_t* names, size_t count, const uint8_t* bytes,
                           size_t last, size_t& bit, U* values) noexcept;
 TakeEights<uint8_t> take_eights_scalar, take_eights_avx2;
-TakeEights<uint16_t> take_eights_scalar, take_eights_avx2;
-TakeEights<uint32_t> take_eights_scalar, take_eights_avx2;
-TakeEights<uint64_t> take_eights_scalar, take_eights_avx2;
+TakeEights<uint16_t> take_eights_scalar, take_eights_avx2, take_eights_avx512vbmi;
+TakeEights<uint32_t> take_eights_scalar, take_eights_avx2, take_eights_avx512vbmi;
+TakeEights<uint64_t> take_eights_scalar, take_eights_avx2, take_eights_avx512vbmi;
+
+template <class U>
+using AddStride = void(U* values, size_t begin, size_t end, size_t stride) noexcept;
+AddStride<uint8_t> add_stride_scalar, add_stride_avx2, add_stride_avx512vbmi;
+AddStride<uint16_t> add_stride_scalar, add_stride_avx2, add_stride_avx512vbmi;
+AddStride<uint32_t> add_stride_scalar, add_stride_avx2, add_stride_avx512vbmi;
+AddStride<uint64_t> add_stride_scalar, add_stride_avx2, add_stride_avx512vbmi;
 
 }  // namespace tersor::transform

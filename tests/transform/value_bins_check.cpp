@@ -10,6 +10,7 @@
 
 #include "check.h"
 #include "core/isa.h"
+#include "levels.h"
 
 using namespace tersor;
 using namespace tersor::transform;
@@ -72,6 +73,12 @@ void every_width() {
     for (int i = 0; i < kWidth - 1; ++i) around.push_back(i);
     comes_back<U>(U(U(1) << (kWidth - 1)), around, count, random);
     comes_back<U>(U(5), std::vector<int>(kMostBins, std::max(0, kWidth - 8)), count, random);
+    for (const size_t bins : {31, 33, 63, 65})
+      for (const int most : {9, 25, 26, 36, 37, kWidth - 8}) {
+        std::vector<int> mixed(bins);
+        for (int& width : mixed) width = std::min(most, kWidth - 8) - int(random() % 2);
+        if (kWidth > 8) comes_back<U>(U(random()), mixed, count, random);
+      }
     comes_back<U>(U(200), {3, 3, 0, 1, 2, 0}, count, random);
   }
 }
@@ -80,13 +87,17 @@ template <class U>
 void strides_come_back() {
   std::mt19937_64 random(9);
   for (const size_t count : {1, 2, 16, 17, 500})
-    for (const size_t stride : {1, 2, 3, 16, 100, 499, 1000}) {
+    for (const size_t stride : {1, 2, 3, 5, 7, 8, 15, 16, 31, 33, 63, 64, 100, 499, 1000}) {
       std::vector<U> values(count), back(count);
       for (U& value : values) value = U(random());
       subtract_stride<U>(values, stride, back.data());
       CHECK(count <= stride || back[stride] == U(values[stride] - values[0]));
-      add_stride(back.data(), 0, count / 2, stride), add_stride(back.data(), count / 2, count, stride);
-      CHECK(back == values);
+      const std::vector<U> differences = back;
+      check::each_isa([&] {
+        back = differences;
+        add_stride(back.data(), 0, count / 2, stride), add_stride(back.data(), count / 2, count, stride);
+        CHECK(back == values);
+      });
     }
 }
 
