@@ -71,6 +71,25 @@ class Tree {
   uint64_t log_all_, penalty_;
 };
 
+// Byte by byte from the lowest on; bytes that all values share are passed over.
+template <class U>
+void sort_sample(std::span<U> sample) noexcept {
+  std::array<std::array<uint32_t, 256>, sizeof(U)> counts{};
+  for (const U value : sample)
+    for (size_t byte = 0; byte < sizeof(U); ++byte) ++counts[byte][value >> (8 * byte) & 255];
+  std::array<U, kMostSampled> room;
+  std::span<U> from = sample, to = std::span<U>(room).first(sample.size());
+  for (size_t byte = 0; byte < sizeof(U); ++byte) {
+    auto& place = counts[byte];
+    if (place[from[0] >> (8 * byte) & 255] == from.size()) continue;
+    uint32_t sum = 0;
+    for (uint32_t& count : place) sum += count, count = sum - count;
+    for (const U value : from) to[place[value >> (8 * byte) & 255]++] = value;
+    std::swap(from, to);
+  }
+  if (from.data() != sample.data()) std::copy(from.begin(), from.end(), sample.begin());
+}
+
 }  // namespace
 
 template <class U>
@@ -78,7 +97,7 @@ uint64_t choose_bins(std::span<U> sample, size_t values, U least, U most, transf
   constexpr int kWidth = 8 * sizeof(U);
   constexpr U kSign = U(U(1) << (kWidth - 1));
   for (U& value : sample) value = U(value ^ kSign);
-  std::sort(sample.begin(), sample.end());
+  sort_sample(sample);
   const U low = U(least ^ kSign), high = U(most ^ kSign);
   const int root_bits = std::bit_width(U(low ^ high));
   const U root = root_bits == kWidth ? U(0) : U(low >> root_bits << root_bits);

@@ -1,6 +1,5 @@
 // The reading half of numbers.h.
 #include <algorithm>
-#include <bit>
 #include <cstring>
 #include <vector>
 
@@ -9,6 +8,7 @@
 #include "lossless/numbers.h"
 #include "lossless/series.h"
 #include "transform/float_scale.h"
+#include "transform/sparse_map.h"
 
 namespace tersor::lossless {
 namespace {
@@ -59,7 +59,9 @@ void decode_words(uint8_t method, std::span<const uint8_t>& data, std::span<U> w
       if (floats)
         for (U& value : values) value = order_float(value);
       decode_series<uint16_t>(data, ranks);
-      const uint16_t most = *std::max_element(ranks.begin(), ranks.end());
+      int16_t highest = INT16_MIN;  // signed: what baseline machines compare eight at a time
+      for (const uint16_t rank : ranks) highest = std::max(highest, int16_t(rank ^ 0x8000));
+      const auto most = uint16_t(highest ^ 0x8000);
       TERSOR_REQUIRE(most < count, Code::bad_data, kWhat, ": rank ", most, " of ", count);
       for (size_t i = 0; i < n; ++i) words[i] = values[ranks[i]];
       return;
@@ -69,25 +71,12 @@ void decode_words(uint8_t method, std::span<const uint8_t>& data, std::span<U> w
       const auto scratch = frame.bytes((n + 7) / 8);
       const uint8_t* const map = plane.next(scratch.size(), scratch.data());
       plane.finish();
-      size_t count = 0;
-      for (size_t i = 0; i < scratch.size(); ++i) count += size_t(std::popcount(map[i]));
+      const size_t count = transform::count_map({map, scratch.size()});
       TERSOR_REQUIRE(count >= 1 && map[scratch.size() - 1] >> ((n - 1) % 8) <= 1, Code::bad_data, kWhat, ": ", count,
                      " values that are not zero in a map of ", n);
-      const auto others = frame.take<U>(count + 8);
+      const auto others = frame.take<U>(count + transform::kOthersSpare / sizeof(U));
       part(others.first(count));
-      const U* next = others.data();
-      for (size_t i = 0; i < n; i += 8) {
-        const uint8_t byte = map[i / 8];
-        if (byte == 0) {
-          std::memset(words.data() + i, 0, std::min<size_t>(8, n - i) * sizeof(U));
-          continue;
-        }
-        for (size_t k = 0; k < std::min<size_t>(8, n - i); ++k) {
-          const unsigned set = byte >> k & 1;
-          words[i + k] = set ? *next : U(0);
-          next += set;
-        }
-      }
+      transform::fill_sparse<U>(map, others.data(), words);
       return;
     }
     case kRuns: {

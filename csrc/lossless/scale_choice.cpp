@@ -68,7 +68,7 @@ std::optional<FloatScale> find(std::span<const uint8_t> raw) noexcept {
   const size_t n = raw.size() / sizeof(U), step = std::max<size_t>(1, n / kSample);
   std::array<U, kSample> room;
   size_t count = 0;
-  int lowest = 1 << 20;  // exponent of the lowest bit that is set in any of them
+  int lowest = 1 << 20, highest = -lowest;  // exponents of the lowest and the highest bit that is set in any of them
   for (size_t i = 0; i < kSample && i * step < n; ++i) {
     U value;
     std::memcpy(&value, raw.data() + (i * step + (i * 0x9E3779B1u >> 16) % step) * sizeof(U), sizeof(U));
@@ -77,6 +77,7 @@ std::optional<FloatScale> find(std::span<const uint8_t> raw) noexcept {
     room[count++] = value;
     const U mantissa = U((value & ((U(1) << (kBits - 1)) - 1)) | U(1) << (kBits - 1));
     lowest = std::min(lowest, exponent - kBias<U> - (kBits - 1) + std::countr_zero(mantissa));
+    highest = std::max(highest, exponent - kBias<U>);
   }
   if (count < kFirst) return std::nullopt;
   const std::span<const U> sample = std::span<const U>(room).first(count);
@@ -86,7 +87,9 @@ std::optional<FloatScale> find(std::span<const uint8_t> raw) noexcept {
     const size_t bits = cost(scale, sample);
     if (bits < least) least = bits, best = scale;
   };
-  if (std::abs(lowest) < kBias<U> / 2) consider(scale_of<U>(uint64_t(1) << 63, lowest - 63));
+  // Any floats are multiples of some power of two; few bits between make them numbers.
+  if (highest - lowest < (sizeof(U) == 8 ? 32 : 20) && std::abs(lowest) < kBias<U> / 2)
+    consider(scale_of<U>(uint64_t(1) << 63, lowest - 63));
   for (int decimals = 1; decimals <= (sizeof(U) == 8 ? kMostDecimals : 9); ++decimals)
     for (const int bits : {64, 53, 24})
       if (sizeof(U) == 8 || bits != 53) consider(decimal_scale<U>(decimals, bits));

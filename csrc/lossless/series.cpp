@@ -185,7 +185,7 @@ void encode_series(const SeriesPlan<U>& plan, const SeriesOptions& options, Byte
   }
   ScratchFrame frame;
   const auto names = frame.bytes(values.size());
-  const auto cells = frame.take<uint16_t>(transform::BinFinder<U>::kCells);
+  const auto cells = frame.take<uint16_t>(transform::BinFinder<U>::cells_for(values.size()));
   if (bins.count > 1) {
     transform::BinFinder<U>(bins, plan.widest, cells).find(values, names.data());
     const PlaneOptions plane{options.segment, options.precision, 0, 1};

@@ -1,6 +1,7 @@
 #include "lossless/stride_choice.h"
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <iterator>
 #include <type_traits>
@@ -11,7 +12,7 @@
 namespace tersor::lossless {
 namespace {
 
-constexpr size_t kPlaces = 96, kScored = 1024, kLeastValues = 64;
+constexpr size_t kPlaces = 96, kFirstPlaces = 24, kCandidates = 64, kScored = 1024, kLeastValues = 64;
 
 // About log2(|difference| + 1/2), in some unit and from some origin on. Only numbers of up to 24 bits are converted,
 // exactly, so that it does not depend on how this thread rounds.
@@ -23,7 +24,8 @@ uint32_t log_of(S difference) noexcept {
   return (std::bit_cast<uint32_t>(scaled) >> 16) + (shift << 7);
 }
 
-// The stride in 2..farthest with the smallest differences from values[i] (or values[i] - values[i - 1]) on.
+// The stride in 2..farthest with the smallest differences from values[i] (or values[i] - values[i - 1]) on. A few
+// places leave candidates, more choose among these.
 template <class U>
 size_t best_stride(std::span<const U> values, bool of_differences, size_t farthest) {
   using S = std::make_signed_t<U>;
@@ -31,15 +33,31 @@ size_t best_stride(std::span<const U> values, bool of_differences, size_t farthe
   const auto window = frame.take<U>(farthest + 1);
   const auto scores = frame.take<uint32_t>(farthest + 1);
   std::fill(scores.begin(), scores.end(), 0);
-  const size_t begin = farthest + 1, places = sizeof(U) == 8 ? kPlaces / 2 : kPlaces,
-               step = std::max<size_t>(1, (values.size() - begin) / places);
-  for (size_t at = begin; at < values.size(); at += step) {
-    for (size_t s = 0; s <= farthest; ++s)
-      window[s] = of_differences ? U(values[at - s] - values[at - s - 1]) : values[at - s];
+  const auto at = [&](size_t i) noexcept { return of_differences ? U(values[i] - values[i - 1]) : values[i]; };
+  const size_t begin = farthest + 1, left = values.size() - begin;
+  const auto each_place = [&](size_t places, auto&& visit) noexcept {
+    const size_t step = std::max<size_t>(1, left / places);
+    for (size_t place = begin; place < values.size(); place += step) visit(place);
+  };
+  each_place(farthest > 4 * kCandidates ? kFirstPlaces : kPlaces, [&](size_t place) noexcept {
+    for (size_t s = 0; s <= farthest; ++s) window[s] = at(place - s);
     const U here = window[0];
     for (size_t s = 2; s <= farthest; ++s) scores[s] += log_of(S(U(here - window[s])));
-  }
-  return size_t(std::min_element(scores.begin() + 2, scores.end()) - scores.begin());
+  });
+  if (farthest <= 4 * kCandidates) return size_t(std::min_element(scores.begin() + 2, scores.end()) - scores.begin());
+  const auto order = frame.take<uint64_t>(farthest - 1);
+  for (size_t s = 2; s <= farthest; ++s) order[s - 2] = uint64_t(scores[s]) << 32 | s;
+  std::nth_element(order.begin(), order.begin() + kCandidates, order.end());
+  std::array<uint64_t, kCandidates> best;
+  for (size_t i = 0; i < kCandidates; ++i) best[i] = uint32_t(order[i]);
+  std::array<uint64_t, kCandidates> sums{};
+  each_place(kPlaces, [&](size_t place) noexcept {
+    const U here = at(place);
+    for (size_t i = 0; i < kCandidates; ++i) sums[i] += log_of(S(U(here - at(place - best[i]))));
+  });
+  uint64_t least = ~uint64_t(0);
+  for (size_t i = 0; i < kCandidates; ++i) least = std::min(least, sums[i] << 32 | best[i]);
+  return uint32_t(least);
 }
 
 // Bits a difference costs when its size's magnitude is coded and the rest is not, in 2^-16 bit.

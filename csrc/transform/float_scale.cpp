@@ -10,10 +10,8 @@ namespace {
 __extension__ using Wide = unsigned __int128;
 
 template <class U>
-constexpr Variant<AddScaled<U>> kAddScaled[] = {{Isa::scalar, add_scaled_scalar}};
-template <>
-constexpr Variant<AddScaled<uint32_t>> kAddScaled<uint32_t>[] = {{Isa::scalar, add_scaled_scalar},
-                                                                 TERSOR_X86({Isa::avx512, add_scaled_avx512}, )};
+constexpr Variant<AddScaled<U>> kAddScaled[] = {{Isa::scalar, add_scaled_scalar},
+                                                TERSOR_X86({Isa::avx512, add_scaled_avx512}, )};
 
 }  // namespace
 

@@ -31,6 +31,6 @@ void add_scaled(const FloatScale& scale, std::span<const U> multiples, U* floats
 template <class U>
 using AddScaled = void(const FloatScale& scale, std::span<const U> multiples, U* floats) noexcept;
 AddScaled<uint32_t> add_scaled_scalar, add_scaled_avx512;
-AddScaled<uint64_t> add_scaled_scalar;
+AddScaled<uint64_t> add_scaled_scalar, add_scaled_avx512;
 
 }  // namespace tersor::transform

@@ -28,7 +28,7 @@ constexpr Variant<AddStride<U>> kAddStride[] = {
 template <class U>
 BinFinder<U>::BinFinder(const ValueBins<U>& bins, U widest, std::span<uint16_t> cells) noexcept
     : bins_(bins), cells_(cells) {
-  shift_ = std::max(0, int(std::bit_width(widest)) - 16);
+  shift_ = std::max(0, int(std::bit_width(widest)) - (int(std::bit_width(cells.size())) - 1));
   size_t bin = 0;
   const auto offset = [&](size_t i) noexcept { return U(bins.first[i] - bins.first[0]); };
   const size_t used = size_t(widest >> shift_) + 1;
@@ -86,11 +86,10 @@ bool take_values(const ValueBins<U>& bins, const uint8_t* names, PlaceReader& pl
     return true;
   }
   const size_t bits = places.bytes.size() * 8;
-  constexpr size_t kSpare = 8 * 8 * sizeof(U) + 64;  // eight places and the load of the last
-  if (bits >= kSpare) {
+  constexpr size_t kSpare = kEightsSpare<U>;
+  if (bits >= kSpare)
     done =
         pick(kTakeEights<U>)(bins, names, values.size(), places.bytes.data(), bits - kSpare, places.bit, values.data());
-  }
   for (; done < values.size(); ++done) {
     const unsigned width = bins.bits[names[done]];
     if (width > bits - places.bit) return false;

@@ -25,8 +25,13 @@ struct ValueBins {
 template <class U>
 class BinFinder {
  public:
-  static constexpr size_t kCells = 65536;
-  // cells: kCells of scratch that live as long as the finder. widest: the largest of value - bins.first[0].
+  // Scratch for so many values: a power of two; more are quicker to use and slower to build.
+  static constexpr size_t cells_for(size_t values) noexcept {
+    size_t cells = 1024;
+    while (cells < 65536 && cells * 4 < values) cells *= 2;
+    return cells;
+  }
+  // cells: scratch that lives as long as the finder. widest: the largest of value - bins.first[0].
   BinFinder(const ValueBins<U>& bins, U widest, std::span<uint16_t> cells) noexcept;
   void find(std::span<const U> values, uint8_t* names) const noexcept;
 
@@ -67,8 +72,12 @@ constexpr U order_float(U bits) noexcept {
   return bits > kSign ? U(kSign - bits) : bits;
 }
 
+// Bits that eight places and the load of the last of them may take.
+template <class U>
+inline constexpr size_t kEightsSpare = 8 * 8 * sizeof(U) + 64;
+
 // Values in eights, as long as eight more are wanted and begin at bit `last` or before, behind which every load of 64
-// bits still lies inside. Returns how many and moves `bit` on.
+// bits still lies inside; kEightsSpare behind `last` the bytes end. Returns how many and moves `bit` on.
 template <class U>
 using TakeEights = size_t(const ValueBins<U>& bins, const uint8_t* names, size_t count, const uint8_t* bytes,
                           size_t last, size_t& bit, U* values) noexcept;

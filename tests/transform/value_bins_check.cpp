@@ -37,7 +37,7 @@ void comes_back(U first, const std::vector<int>& widths, size_t count, std::mt19
     values[i] = U(bins.first[want[i]] + U(random() % 4 == 0 ? (random() % 2 ? most : 0) : random() & most));
     bits += size_t(width);
   }
-  std::vector<uint16_t> cells(BinFinder<U>::kCells);
+  std::vector<uint16_t> cells(BinFinder<U>::cells_for(count));
   BinFinder<U>(bins, U(end - first - 1), cells).find(values, names.data());
   CHECK(names == want);
   std::vector<uint8_t> places((bits + 7) / 8 + 8);
