@@ -274,18 +274,21 @@ size_t encode_any(Element element, std::span<const uint8_t> raw, int level, std:
     out.put(uint8_t(kConstant)), out.put(uint8_t(width));
     out.append(raw.first(width));
   } else {
-    const bool planes = small_float || element == Element::bytes;
-    if (planes) encode_planes(element, raw, row, out);
-    if (element != Element::bytes && (!small_float || (depth > 0 && has_pattern(raw, width)))) {
+    const NumbersOptions options{level, row.bytes, element, small_float || element == Element::fp64, depth};
+    const auto as_numbers = [&](size_t rival) {
       ScratchFrame frame;
-      const NumbersOptions options{level, row.bytes, element, small_float || element == Element::fp64, depth};
-      if (!planes) {
-        if (!encode_numbers(raw, width, options, raw.size(), encode_any, out)) out.take(raw.size() + 1);
-      } else {
-        const size_t rival = out.full() ? raw.size() : out.size();
-        ByteWriter numbers(frame.bytes(rival));
-        if (encode_numbers(raw, width, options, rival, encode_any, numbers)) out.clear(), out.append(numbers.written());
-      }
+      ByteWriter numbers(frame.bytes(rival));
+      const bool cheaper = encode_numbers(raw, width, options, rival, encode_any, numbers);
+      if (cheaper) out.clear(), out.append(numbers.written());
+      return cheaper;
+    };
+    if (element == Element::bytes) {
+      encode_planes(element, raw, row, out);
+    } else if (!small_float) {
+      if (!as_numbers(raw.size())) out.take(raw.size() + 1);
+    } else if (!(depth > 0 && level < 7 && has_decimals(raw, width) && as_numbers(raw.size()))) {
+      encode_planes(element, raw, row, out);
+      if (depth > 0 && has_pattern(raw, width)) as_numbers(out.full() ? raw.size() : out.size());
     }
   }
   if (!out.full()) return out.size();

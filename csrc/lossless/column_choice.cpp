@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <bit>
 #include <cstdint>
 #include <type_traits>
 
@@ -14,57 +13,63 @@ namespace {
 constexpr size_t kRows = 256, kCells = 32;
 constexpr size_t kColumns[] = {2, 3, 4};
 
-// Cost of a sample in 2^-16 bit, with one histogram for all and with one for each column.
-struct Costs {
-  uint64_t together, apart;
-};
-
 template <class U>
-Costs costs_of(std::span<const U> values, size_t columns) noexcept {
+using Edges = std::array<std::make_signed_t<U>, kCells - 1>;
+
+// Cells that hold about equally many of all values: columns differ where they do not hold equally many of each.
+template <class U>
+Edges<U> edges_of(std::span<const U> values) noexcept {
   using S = std::make_signed_t<U>;
-  const size_t rows = values.size() / columns, step = rows / kRows;
-  std::array<S, kRows * 4> sample;
-  size_t count = 0;
+  std::array<S, kRows> sample;
+  const size_t step = values.size() / kRows;
+  for (size_t i = 0; i < kRows; ++i) sample[i] = S(values[i * step + (i * 0x9E3779B1u >> 16) % step]);
+  std::sort(sample.begin(), sample.end());
+  Edges<U> edges;
+  for (size_t i = 0; i + 1 < kCells; ++i) edges[i] = sample[(i + 1) * kRows / kCells];
+  return edges;
+}
+
+// What a value's cell costs less, in 2^-16 bit, with a histogram for each column than with one for all.
+template <class U>
+uint64_t saving(std::span<const U> values, const Edges<U>& edges, size_t columns) noexcept {
+  using S = std::make_signed_t<U>;
+  const size_t step = values.size() / columns / kRows;
+  std::array<std::array<uint32_t, kCells>, 4> cells{};
   for (size_t row = 0; row < kRows; ++row) {
     const size_t at = (row * step + (row * 0x9E3779B1u >> 16) % step) * columns;
-    for (size_t c = 0; c < columns; ++c) sample[count++] = S(values[at + c]);
+    for (size_t c = 0; c < columns; ++c) {
+      size_t cell = 0;
+      for (size_t half = kCells / 2; half > 0; half /= 2)
+        if (edges[cell + half - 1] <= S(values[at + c])) cell += half;
+      ++cells[c][cell];
+    }
   }
-  // Cells that hold equally many of all: columns differ where they do not hold equally many of each.
-  std::array<S, kRows * 4> order = sample;
-  std::sort(order.begin(), order.begin() + long(count));
-  std::array<S, kCells - 1> edges;
-  for (size_t i = 0; i + 1 < kCells; ++i) edges[i] = order[(i + 1) * count / kCells];
-  std::array<std::array<uint32_t, kCells>, 4> cells{};
-  for (size_t i = 0; i < count; ++i)
-    ++cells[i % columns][size_t(std::upper_bound(edges.begin(), edges.end(), sample[i]) - edges.begin())];
-  Costs costs{0, 0};
+  uint64_t together = 0, apart = 0;
   for (size_t cell = 0; cell < kCells; ++cell) {
     uint32_t all = 0;
     for (size_t c = 0; c < columns; ++c) {
       all += cells[c][cell];
-      if (cells[c][cell]) costs.apart += cells[c][cell] * uint64_t(entropy::cost_q16(cells[c][cell], kRows));
+      if (cells[c][cell]) apart += cells[c][cell] * uint64_t(entropy::cost_q16(cells[c][cell], kRows));
     }
-    if (all) costs.together += all * uint64_t(entropy::cost_q16(all, uint32_t(count)));
+    if (all) together += all * uint64_t(entropy::cost_q16(all, uint32_t(columns * kRows)));
   }
-  return {costs.together / count, costs.apart / count};
+  return together > apart ? (together - apart) / (columns * kRows) : 0;
 }
 
 }  // namespace
 
 template <class U>
-size_t find_columns(std::span<const U> values) noexcept {
+ColumnChoice find_columns(std::span<const U> values) noexcept {
   constexpr uint64_t kLeastSaving = 1 << 15;  // half a bit a value: what is known of a sample's cells by chance is less
-  uint64_t best = kLeastSaving;
-  size_t found = 0;
-  for (const size_t columns : kColumns) {
-    if (values.size() / columns < 4 * kRows) continue;
-    const Costs costs = costs_of(values, columns);
-    if (costs.apart + best < costs.together) best = costs.together - costs.apart, found = columns;
-  }
-  return found;
+  ColumnChoice best{0, kLeastSaving};
+  if (values.size() < 16 * kRows) return best;
+  const Edges<U> edges = edges_of(values);
+  for (const size_t columns : kColumns)
+    if (const uint64_t saved = saving(values, edges, columns); saved > best.saving) best = {columns, saved};
+  return best;
 }
 
-#define TERSOR_FOR(U) template size_t find_columns<U>(std::span<const U>) noexcept;
+#define TERSOR_FOR(U) template ColumnChoice find_columns<U>(std::span<const U>) noexcept;
 TERSOR_FOR(uint8_t)
 TERSOR_FOR(uint16_t)
 TERSOR_FOR(uint32_t)

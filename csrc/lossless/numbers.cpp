@@ -236,7 +236,9 @@ void encode_scaled(std::span<const U> words, const transform::FloatScale& scale,
   out.put(uint8_t(kScaled)), out.put(uint8_t(sizeof(U)));
   out.put(scale.mantissa), out.put(scale.exponent);
   put_part<U>(integer, multiples, options, encode_part, out);
-  put_part<U>(integer, corrections, options, encode_part, out);
+  NumbersOptions quick = options;  // there is little in corrections
+  if (options.level < 7) quick.level = 1;
+  put_part<U>(integer, corrections, quick, encode_part, out);
 }
 
 template <class U>
@@ -305,8 +307,14 @@ bool encode_words(std::span<const U> words, const NumbersOptions& options, size_
     numbers = ordered;
   }
   if (options.depth > 0) {
-    if (const size_t columns = find_columns(numbers); columns && options.depth == kMostDepth)
-      encode_columns(words, columns, options, encode_part, cheapest.trial()), cheapest.settle();
+    const ColumnChoice choice = options.depth == kMostDepth ? find_columns(numbers) : ColumnChoice{};
+    if (choice.columns)
+      encode_columns(words, choice.columns, options, encode_part, cheapest.trial()), cheapest.settle();
+    // A whole bit less is no chance, and each column has had all that comes below.
+    if (cheapest.found() && choice.saving >> 16 && options.level < 7) {
+      out.append(cheapest.written());
+      return true;
+    }
     if constexpr (sizeof(U) >= 4)
       if (options.floats)
         if (const auto scale = find_scale(bytes_of(words), sizeof(U))) {
@@ -427,6 +435,12 @@ bool has_pattern(std::span<const uint8_t> raw, size_t width) noexcept {
   const size_t distinct = size_t(std::unique(sample.begin(), sample.end()) - sample.begin());
   if (zeros * 2 > kRuns * kRun || equal * 2 > kRuns * kRun || smooth || distinct * 2 < kRuns * kRun) return true;
   return width >= 4 && find_scale(raw, width);
+}
+
+bool has_decimals(std::span<const uint8_t> raw, size_t width) noexcept {
+  if (width < 4) return false;
+  const auto scale = find_scale(raw, width);
+  return scale && scale->mantissa != uint64_t(1) << 63;
 }
 
 bool encode_numbers(std::span<const uint8_t> raw, size_t width, const NumbersOptions& options, size_t rival,

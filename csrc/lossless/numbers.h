@@ -49,6 +49,9 @@ using DecodePart = void(std::span<const uint8_t> coded, std::span<uint8_t> raw, 
 // a few hundred of them. width: 2, 4 or 8.
 bool has_pattern(std::span<const uint8_t> raw, size_t width) noexcept;
 
+// Whether words of floats are decimals, which planes cannot be cheaper for.
+bool has_decimals(std::span<const uint8_t> raw, size_t width) noexcept;
+
 // Writes the chunk by the cheapest of the methods above, if it takes less than `rival` bytes; says whether it did.
 // raw: words of `width` (1, 2, 4 or 8) bytes.
 bool encode_numbers(std::span<const uint8_t> raw, size_t width, const NumbersOptions& options, size_t rival,

@@ -7,28 +7,24 @@
 #include <type_traits>
 
 #include "core/arena.h"
+#include "core/isa.h"
 #include "entropy/table.h"
+#include "lossless/stride_scores.h"
 
 namespace tersor::lossless {
 namespace {
 
-constexpr size_t kPlaces = 96, kFirstPlaces = 24, kCandidates = 64, kScored = 1024, kLeastValues = 64;
+constexpr size_t kPlaces = 96, kFirstPlaces = 24, kCandidates = 32, kScored = 1024, kLeastValues = 64;
 
-// About log2(|difference| + 1/2), in some unit and from some origin on. Only numbers of up to 24 bits are converted,
-// exactly, so that it does not depend on how this thread rounds.
-template <class S>
-uint32_t log_of(S difference) noexcept {
-  const auto size = uint64_t(difference < 0 ? ~int64_t(difference) : int64_t(difference));
-  const uint32_t shift = size >> 44 ? 40 : size >> 20 ? 20 : 0;
-  const float scaled = float(int32_t(size >> shift)) + (shift ? 0.0f : 0.5f);
-  return (std::bit_cast<uint32_t>(scaled) >> 16) + (shift << 7);
-}
+template <class U>
+constexpr Variant<StrideScores<U>> kStrideScores[] = {
+    {Isa::scalar, stride_scores_scalar},
+    TERSOR_X86({Isa::avx2, stride_scores_avx2}, {Isa::avx512, stride_scores_avx512}, )};
 
 // The stride in 2..farthest with the smallest differences from values[i] (or values[i] - values[i - 1]) on. A few
 // places leave candidates, more choose among these.
 template <class U>
 size_t best_stride(std::span<const U> values, bool of_differences, size_t farthest) {
-  using S = std::make_signed_t<U>;
   ScratchFrame frame;
   const auto window = frame.take<U>(farthest + 1);
   const auto scores = frame.take<uint32_t>(farthest + 1);
@@ -39,24 +35,23 @@ size_t best_stride(std::span<const U> values, bool of_differences, size_t farthe
     const size_t step = std::max<size_t>(1, left / places);
     for (size_t place = begin; place < values.size(); place += step) visit(place);
   };
-  each_place(farthest > 4 * kCandidates ? kFirstPlaces : kPlaces, [&](size_t place) noexcept {
+  each_place(farthest > 2 * kCandidates ? kFirstPlaces : kPlaces, [&](size_t place) noexcept {
     for (size_t s = 0; s <= farthest; ++s) window[s] = at(place - s);
-    const U here = window[0];
-    for (size_t s = 2; s <= farthest; ++s) scores[s] += log_of(S(U(here - window[s])));
+    pick(kStrideScores<U>)(window[0], window.subspan(2), scores.data() + 2);
   });
-  if (farthest <= 4 * kCandidates) return size_t(std::min_element(scores.begin() + 2, scores.end()) - scores.begin());
+  if (farthest <= 2 * kCandidates) return size_t(std::min_element(scores.begin() + 2, scores.end()) - scores.begin());
   const auto order = frame.take<uint64_t>(farthest - 1);
   for (size_t s = 2; s <= farthest; ++s) order[s - 2] = uint64_t(scores[s]) << 32 | s;
   std::nth_element(order.begin(), order.begin() + kCandidates, order.end());
   std::array<uint64_t, kCandidates> best;
   for (size_t i = 0; i < kCandidates; ++i) best[i] = uint32_t(order[i]);
-  std::array<uint64_t, kCandidates> sums{};
+  std::array<uint32_t, kCandidates> sums{};
   each_place(kPlaces, [&](size_t place) noexcept {
-    const U here = at(place);
-    for (size_t i = 0; i < kCandidates; ++i) sums[i] += log_of(S(U(here - at(place - best[i]))));
+    for (size_t i = 0; i < kCandidates; ++i) window[i] = at(place - best[i]);
+    pick(kStrideScores<U>)(at(place), window.first(kCandidates), sums.data());
   });
   uint64_t least = ~uint64_t(0);
-  for (size_t i = 0; i < kCandidates; ++i) least = std::min(least, sums[i] << 32 | best[i]);
+  for (size_t i = 0; i < kCandidates; ++i) least = std::min(least, uint64_t(sums[i]) << 32 | best[i]);
   return uint32_t(least);
 }
 
