@@ -33,12 +33,14 @@ constexpr LaneControls make_lane_controls() {
   return controls;
 }
 
-// A state costs about one byte more than it carries, so lanes are given by length.
-int groups_for(size_t symbols) noexcept {
+// A state costs about one byte more than it carries, so lanes are given by length: twice as many to blocks that stand
+// beside larger parts.
+int groups_for(size_t symbols, Lanes lanes) noexcept {
+  const bool many = lanes == Lanes::many;
   if (symbols < 4096) return 0;
-  if (symbols < 80 << 10) return 1;
-  if (symbols < 128 << 10) return 2;
-  return symbols < 256 << 10 ? 4 : 8;
+  if (symbols < (many ? 32 : 80) << 10) return 1;
+  if (symbols < (many ? 64 : 128) << 10) return 2;
+  return symbols < (many ? 128 : 256) << 10 ? 4 : 8;
 }
 
 int narrow_lanes_for(size_t symbols) noexcept { return symbols == 0 ? 0 : symbols < 512 ? 1 : kMostNarrow; }
@@ -49,11 +51,11 @@ constexpr size_t kMostTailRows = 16;  // the tail is scalar work: at low entropy
 
 constinit const LaneControls kLaneControls = make_lane_controls();
 
-void encode_block(std::span<const Run> runs, const uint8_t* symbols, ByteWriter& out) {
+void encode_block(std::span<const Run> runs, const uint8_t* symbols, ByteWriter& out, Lanes lanes_wanted) {
   size_t n = 0;
   for (const Run& run : runs) n += run.symbols;
   ScratchFrame frame;
-  const int groups = groups_for(n);
+  const int groups = groups_for(n, lanes_wanted);
   const size_t lanes = size_t(groups) * kGroupLanes;
   const Run& last = runs.back();
 

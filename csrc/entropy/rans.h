@@ -16,8 +16,11 @@ struct Run {
   size_t symbols;
 };
 
+// How a block's lanes are counted: as few as its length keeps busy, or more for some tens of bytes.
+enum class Lanes { few, many };
+
 // Writes a block. symbols: those of all runs, each with a frequency in its run's table.
-void encode_block(std::span<const Run> runs, const uint8_t* symbols, ByteWriter& out);
+void encode_block(std::span<const Run> runs, const uint8_t* symbols, ByteWriter& out, Lanes lanes_wanted = Lanes::few);
 
 // Reads a block from front to back. Every byte is checked before it is trusted: read and finish raise bad_data.
 class BlockDecoder {

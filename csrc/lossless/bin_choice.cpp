@@ -52,8 +52,7 @@ class Tree {
       return whole;
     }
     const U half = U(first + (U(1) << (bits - 1)));
-    const size_t middle =
-        size_t(std::lower_bound(sample_.begin() + long(begin), sample_.begin() + long(end), half) - sample_.begin());
+    const size_t middle = lower_half(begin, end, half);
     const uint64_t parts = cut(begin, middle, first, bits - 1) + cut(middle, end, half, bits - 1);
     if (parts < whole) return parts;
     count = before;
@@ -66,6 +65,12 @@ class Tree {
 
  private:
   static constexpr uint64_t kEmpty = 1 << 14;  // its width must be written, little more
+  // The first of the sample that is not below `half`. Most nodes near the root have all on one side.
+  size_t lower_half(size_t begin, size_t end, U half) const noexcept {
+    if (sample_[begin] >= half) return begin;
+    if (sample_[end - 1] < half) return end;
+    return size_t(std::lower_bound(sample_.begin() + long(begin), sample_.begin() + long(end), half) - sample_.begin());
+  }
   void add(Leaf<U> leaf) noexcept { leaves[count++] = leaf; }
   std::span<const U> sample_;
   uint64_t log_all_, penalty_;

@@ -63,6 +63,7 @@ SeriesOptions series_options(const NumbersOptions& options) noexcept {
   SeriesOptions series;
   series.farthest = options.level < 3 ? 64 : options.level < 7 ? 2048 : 65536;
   series.segment = std::max<size_t>(16384, options.bytes.segment);
+  series.quick = options.bytes.quick;
   return series;
 }
 
@@ -73,6 +74,10 @@ class Distinct {
   static constexpr size_t kMost = 65536;
   Distinct(std::span<const U> values, ScratchFrame& frame) : values_(values) {
     const size_t limit = std::min(kMost, values.size() / 2);
+    if constexpr (sizeof(U) == 2) {
+      number_words(limit, frame);
+      return;
+    }
     const int bits = std::bit_width(limit) + 1;
     const size_t slots = size_t(1) << bits;
     const auto keys = frame.take<U>(slots);
@@ -94,14 +99,40 @@ class Distinct {
     }
     few_ = true;
   }
+  // Every word has a place of its own: no hashes.
+  void number_words(size_t limit, ScratchFrame& frame) {
+    const auto number = frame.take<uint32_t>(65536);
+    std::fill(number.begin(), number.end(), 0);
+    numbers_ = frame.take<uint32_t>(values_.size());
+    distinct_ = frame.take<U>(limit + 1);
+    for (size_t i = 0; i < values_.size(); ++i) {
+      uint32_t& own = number[values_[i]];
+      if (own == 0) {
+        if (count_ == limit) return;
+        distinct_[count_] = values_[i], own = uint32_t(++count_);
+      }
+      numbers_[i] = own - 1;
+    }
+    few_ = true;
+  }
   bool few() const noexcept { return few_; }
   size_t count() const noexcept { return count_; }
   // The values in ascending order, and every place's rank in it.
   void rank(std::span<U> ascending, std::span<uint16_t> ranks, ScratchFrame& frame) const {
-    using S = std::make_signed_t<U>;
-    const auto order = frame.take<uint32_t>(count_), rank_of = frame.take<uint32_t>(count_);
+    constexpr U kSign = U(U(1) << (8 * sizeof(U) - 1));
+    auto order = frame.take<uint32_t>(count_), to = frame.take<uint32_t>(count_);
+    const auto rank_of = frame.take<uint32_t>(count_);
     for (size_t i = 0; i < count_; ++i) order[i] = uint32_t(i);
-    std::sort(order.begin(), order.end(), [&](uint32_t a, uint32_t b) { return S(distinct_[a]) < S(distinct_[b]); });
+    for (size_t byte = 0; byte < sizeof(U); ++byte) {  // from the lowest on; bytes that all share are passed over
+      const auto digit = [&](uint32_t i) noexcept { return size_t(U(distinct_[i] ^ kSign) >> (8 * byte) & 255); };
+      std::array<uint32_t, 256> place{};
+      for (size_t i = 0; i < count_; ++i) ++place[digit(uint32_t(i))];
+      if (place[digit(0)] == count_) continue;
+      uint32_t sum = 0;
+      for (uint32_t& count : place) sum += count, count = sum - count;
+      for (const uint32_t i : order) to[place[digit(i)]++] = i;
+      std::swap(order, to);
+    }
     for (size_t i = 0; i < count_; ++i) rank_of[order[i]] = uint32_t(i), ascending[i] = distinct_[order[i]];
     for (size_t i = 0; i < values_.size(); ++i) ranks[i] = uint16_t(rank_of[numbers_[i]]);
   }
@@ -128,7 +159,10 @@ bool wants_ranks(std::span<const U> values, uint64_t divisor) noexcept {
   size_t repeats = 0;
   for (size_t i = 1; i < n; ++i) repeats += sample[i] == sample[i - 1];
   if (n < 64 || repeats < 6) return false;
-  const uint64_t distinct = n * n / (2 * repeats), range = U(U(sample[n - 1 - n / 20]) - U(sample[n / 20])) / divisor;
+  // A list of values that each occur once or twice costs what it saves.
+  const uint64_t distinct = n * n / (2 * repeats);
+  if (n < values.size() && distinct * 3 > values.size()) return false;
+  const uint64_t range = U(U(sample[n - 1 - n / 20]) - U(sample[n / 20])) / divisor;
   return range > distinct + distinct / 2;
 }
 

@@ -20,6 +20,7 @@ struct PlaneOptions {
   int precision = 14;      // of the tables
   int least_saving = 0;    // what coding must save, in 1/10,000 of the plane, else raw
   int stride = 1;          // planes below 32: count one value in so many
+  bool quick = true;       // some tens of bytes are worth twice the speed of reading
 };
 
 // The largest coded size that is worth decoding instead of `raw` bytes.

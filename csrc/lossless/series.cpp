@@ -188,7 +188,7 @@ void encode_series(const SeriesPlan<U>& plan, const SeriesOptions& options, Byte
   const auto cells = frame.take<uint16_t>(transform::BinFinder<U>::cells_for(values.size()));
   if (bins.count > 1) {
     transform::BinFinder<U>(bins, plan.widest, cells).find(values, names.data());
-    const PlaneOptions plane{options.segment, options.precision, 0, 1};
+    const PlaneOptions plane{options.segment, options.precision, 0, 1, options.quick};
     encode_plane(names, bins.count <= 32 ? 32 : 256, plane, out);
   } else {
     std::memset(names.data(), 0, names.size());

@@ -16,6 +16,7 @@ struct SeriesOptions {
   size_t farthest = 2048;  // the largest stride to look at; 0: none but those that are given
   size_t segment = 65536;  // values that a table of bins serves at least
   int precision = 14;      // of the tables
+  bool quick = true;       // see PlaneOptions
 };
 
 // How a series will be coded. cost: bits a value, in 2^-16 bit, on a sample.

@@ -14,7 +14,7 @@
 namespace tersor::lossless {
 namespace {
 
-constexpr size_t kPlaces = 96, kFirstPlaces = 24, kCandidates = 32, kScored = 1024, kLeastValues = 64;
+constexpr size_t kPlaces = 96, kFirstPlaces = 24, kCandidates = 32, kMostScored = 1024, kLeastValues = 64;
 
 template <class U>
 constexpr Variant<StrideScores<U>> kStrideScores[] = {
@@ -63,8 +63,9 @@ uint64_t score(std::span<const U> values, const Strides& strides) {
   uint64_t cost = 0;
   // Runs, so that neighbors are loaded together; the part before the strides have begun is not typical.
   constexpr size_t kRun = 8;
+  const size_t scored = std::clamp(values.size() / 8, kMostScored / 2, kMostScored);
   const size_t begin = std::min(strides[0] + strides[1], values.size() - 1);
-  const size_t step = std::max<size_t>(kRun, (values.size() - begin) / (kScored / kRun));
+  const size_t step = std::max<size_t>(kRun, (values.size() - begin) / (scored / kRun));
   // Around their middle: differences of clocks and counters are never near zero.
   S some[31];
   for (size_t i = 0; i < std::size(some); ++i)

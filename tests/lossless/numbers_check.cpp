@@ -123,10 +123,10 @@ TEST_CASE("numbers: every truncation is an error, every changed bit an error or 
     for (const Law law : kLaws) {
       const Bytes raw = numbers_of(law, element, 3000, 7), coded = encoded(element, raw, kDefaultLevel);
       check_damage(coded, raw.size(), 150, 97, 150, 120, random);
-      // Of two values that cost a bit each, one more or less may be read as well; the container knows how many there
-      // are.
+      // Of two values that cost a bit each, one more or less may be read as well, and of zeros in a map; the container
+      // knows how many there are.
       for (const size_t size : {raw.size() - 8, raw.size() + 8})
-        CHECK(law == Law::small || !check::error_of([&] { decoded(coded, size); }).empty());
+        CHECK(law == Law::small || coded[0] == kSparse || !check::error_of([&] { decoded(coded, size); }).empty());
     }
 }
 
