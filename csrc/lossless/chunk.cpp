@@ -330,7 +330,7 @@ size_t chunk_bound(size_t raw_bytes) noexcept { return raw_bytes + 1; }
 namespace {
 
 size_t encode_elements(Element element, std::span<const uint8_t> raw, int level, std::span<uint8_t> coded) {
-  return encode_any(element, raw, level, coded, kMostDepth);
+  return encode_any(element, raw, level, coded, kMostDepth - 1);
 }
 
 }  // namespace
@@ -356,7 +356,7 @@ size_t encode_chunk(const Layout& layout, std::span<const uint8_t> raw, int leve
     TERSOR_REQUIRE(field.bytes > 0, Code::bad_call, "a field of 0 bytes in a record");
   // Where the fields have nothing to themselves the bytes may.
   ByteWriter out(coded.first(raw.size()));
-  if (encode_records(layout, raw, level, encode_elements, out) && out.size() <= raw.size() - raw.size() / 64)
+  if (encode_records(layout, raw, level, encode_any, kMostDepth - 1, out) && out.size() <= raw.size() - raw.size() / 64)
     return out.size();
   ScratchFrame frame;
   const auto plain = frame.bytes(chunk_bound(raw.size()));
@@ -368,9 +368,7 @@ size_t encode_chunk(const Layout& layout, std::span<const uint8_t> raw, int leve
 
 namespace {
 
-// depth: of parts that the chunk may hold, one more than others' for records.
-void decode_field(std::span<const uint8_t> coded, std::span<uint8_t> raw);
-
+// depth: of parts that the chunk may hold.
 void decode_any(std::span<const uint8_t> coded, std::span<uint8_t> raw, int depth) {
   ByteReader reader(coded, kWhat);
   const uint8_t method = reader.take<uint8_t>();
@@ -439,21 +437,15 @@ void decode_any(std::span<const uint8_t> coded, std::span<uint8_t> raw, int dept
     case kSparse:
     case kRuns:
     case kPlanes:
-    case kScaled:
-    case kColumns: decode_numbers(method, data, raw, decode_any, std::min(depth, kMostDepth)); break;
-    case kRecords:
-      TERSOR_REQUIRE(depth > kMostDepth, Code::bad_data, kWhat, ": records inside of another chunk");
-      decode_records(data, raw, decode_field);
-      break;
-    default: fail(Code::bad_data, kWhat, ": method ", int(method), ", 0..13 are known");
+    case kScaled: decode_numbers(method, data, raw, decode_any, depth); break;
+    case kRecords: decode_records(data, raw, decode_any, depth); break;
+    default: fail(Code::bad_data, kWhat, ": method ", int(method), ", 0..12 are known");
   }
   TERSOR_REQUIRE(data.empty(), Code::bad_data, kWhat, ": ", data.size(), " bytes too many");
 }
 
-void decode_field(std::span<const uint8_t> coded, std::span<uint8_t> raw) { decode_any(coded, raw, kMostDepth); }
-
 }  // namespace
 
-void decode_chunk(std::span<const uint8_t> coded, std::span<uint8_t> raw) { decode_any(coded, raw, kMostDepth + 1); }
+void decode_chunk(std::span<const uint8_t> coded, std::span<uint8_t> raw) { decode_any(coded, raw, kMostDepth); }
 
 }  // namespace tersor::lossless

@@ -1,4 +1,4 @@
-// Whether numbers are rows of a few columns that follow laws of their own. Page: docs/formats/lossless.md, "columns".
+// Whether numbers are rows of a few columns that follow laws of their own. Page: docs/formats/lossless.md, records.
 #pragma once
 #include <cstddef>
 #include <cstdint>

@@ -10,6 +10,7 @@
 #include "entropy/bit_io.h"
 #include "entropy/table.h"
 #include "lossless/column_choice.h"
+#include "lossless/records.h"
 #include "lossless/scale_choice.h"
 #include "lossless/series.h"
 #include "lossless/stride_choice.h"
@@ -276,20 +277,6 @@ void encode_scaled(std::span<const U> words, const transform::FloatScale& scale,
 }
 
 template <class U>
-void encode_columns(std::span<const U> words, size_t columns, const NumbersOptions& options, EncodePart* encode_part,
-                    ByteWriter& out) {
-  ScratchFrame frame;
-  const size_t n = words.size();
-  const auto room = frame.take<U>((n + columns - 1) / columns);
-  out.put(uint8_t(kColumns)), out.put(uint8_t(sizeof(U))), out.put(uint8_t(columns));
-  for (size_t c = 0; c < columns; ++c) {
-    const auto column = room.first((n - c + columns - 1) / columns);
-    for (size_t i = 0; i < column.size(); ++i) column[i] = words[i * columns + c];
-    put_part<U>(options.element, column, options, encode_part, out);
-  }
-}
-
-template <class U>
 void encode_planes(std::span<const U> values, const NumbersOptions& options, ByteWriter& out) {
   ScratchFrame frame;
   const auto plane = frame.bytes(values.size());
@@ -341,9 +328,12 @@ bool encode_words(std::span<const U> words, const NumbersOptions& options, size_
     numbers = ordered;
   }
   if (options.depth > 0) {
-    const ColumnChoice choice = options.depth == kMostDepth ? find_columns(numbers) : ColumnChoice{};
-    if (choice.columns)
-      encode_columns(words, choice.columns, options, encode_part, cheapest.trial()), cheapest.settle();
+    const ColumnChoice choice = options.depth == kMostDepth - 1 ? find_columns(numbers) : ColumnChoice{};
+    if (choice.columns) {  // each by itself
+      const std::vector<Field> row(choice.columns, {sizeof(U), options.element});
+      encode_records(Layout(row, 0), bytes_of(words), options.level, encode_part, options.depth - 1, cheapest.trial());
+      cheapest.settle();
+    }
     // A whole bit less is no chance, and each column has had all that comes below.
     if (cheapest.found() && choice.saving >> 16 && options.level < 7) {
       out.append(cheapest.written());

@@ -1,5 +1,5 @@
 // Chunks of numbers that are more than bytes: smooth, sorted, few-valued, repeated, mostly zero, or small.
-// Page: docs/formats/lossless.md, methods 5 to 11 and 13.
+// Page: docs/formats/lossless.md, methods 5 to 11.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -26,11 +26,10 @@ enum Method : uint8_t {
   kPlanes = 10,
   kScaled = 11,
   kRecords = 12,
-  kColumns = 13,
 };
 
-// A chunk may hold chunks, its parts, which may hold parts; these hold none.
-inline constexpr int kMostDepth = 2;
+// A chunk may hold chunks, its parts, and these parts of their own: so deep at most.
+inline constexpr int kMostDepth = 3;
 
 struct NumbersOptions {
   int level;

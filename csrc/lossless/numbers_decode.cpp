@@ -34,8 +34,8 @@ void decode_words(uint8_t method, std::span<const uint8_t>& data, std::span<U> w
     data = reader.take(reader.left());
     decode_part(coded, {reinterpret_cast<uint8_t*>(values.data()), values.size_bytes()}, depth - 1);
   };
-  TERSOR_REQUIRE(depth > 0 || (method != kSparse && method != kRuns && method != kScaled && method != kColumns),
-                 Code::bad_data, kWhat, ": parts of parts of parts");
+  TERSOR_REQUIRE(depth > 0 || (method != kSparse && method != kRuns && method != kScaled), Code::bad_data, kWhat,
+                 ": parts nested deeper than ", kMostDepth);
   switch (method) {
     case kSeries: {
       ByteReader reader(data, kWhat);
@@ -112,19 +112,6 @@ void decode_words(uint8_t method, std::span<const uint8_t>& data, std::span<U> w
       } else {
         fail(Code::bad_data, kWhat, ": scaled words of ", sizeof(U), " bytes");
       }
-    }
-    case kColumns: {
-      ByteReader reader(data, kWhat);
-      const size_t columns = reader.take<uint8_t>();
-      TERSOR_REQUIRE(columns >= 2 && columns <= n, Code::bad_data, kWhat, ": ", columns, " columns of ", n, " values");
-      data = reader.take(reader.left());
-      const auto room = frame.take<U>((n + columns - 1) / columns);
-      for (size_t c = 0; c < columns; ++c) {
-        const auto column = room.first((n - c + columns - 1) / columns);
-        part(column);
-        for (size_t i = 0; i < column.size(); ++i) words[i * columns + c] = column[i];
-      }
-      return;
     }
     default: {  // kPlanes
       std::vector<PlaneDecoder> planes;

@@ -4,7 +4,6 @@
 
 #include "core/arena.h"
 #include "entropy/bit_io.h"
-#include "lossless/numbers.h"
 
 namespace tersor::lossless {
 namespace {
@@ -35,7 +34,7 @@ void copy_strided(size_t bytes, uint8_t* to, size_t to_step, const uint8_t* from
 
 }  // namespace
 
-bool encode_records(const Layout& layout, std::span<const uint8_t> raw, int level, EncodeField* encode_field,
+bool encode_records(const Layout& layout, std::span<const uint8_t> raw, int level, EncodePart* encode_part, int depth,
                     ByteWriter& out) {
   const size_t width = layout.record_bytes(), before = layout.phase % width;
   const size_t head = before ? width - before : 0;
@@ -52,7 +51,7 @@ bool encode_records(const Layout& layout, std::span<const uint8_t> raw, int leve
     const auto values = frame.bytes(count * field.bytes);
     copy_strided(field.bytes, values.data(), field.bytes, from, width, count);
     const auto coded = frame.bytes(chunk_bound(values.size()));
-    const size_t bytes = encode_field(field.element, values, level, coded);
+    const size_t bytes = encode_part(field.element, values, level, coded, depth);
     entropy::put_varint(out, bytes);
     out.append(coded.first(bytes));
     from += field.bytes;
@@ -60,7 +59,8 @@ bool encode_records(const Layout& layout, std::span<const uint8_t> raw, int leve
   return !out.full();
 }
 
-void decode_records(std::span<const uint8_t>& data, std::span<uint8_t> raw, DecodeField* decode_field) {
+void decode_records(std::span<const uint8_t>& data, std::span<uint8_t> raw, DecodePart* decode_part, int depth) {
+  TERSOR_REQUIRE(depth > 0, Code::bad_data, kWhat, ": parts nested deeper than ", kMostDepth);
   const size_t fields = data.empty() ? 0 : data[0];
   TERSOR_REQUIRE(fields >= 1 && fields <= kMostFields, Code::bad_data, kWhat, ": ", fields, " fields, 1..", kMostFields,
                  " are allowed");
@@ -89,7 +89,7 @@ void decode_records(std::span<const uint8_t>& data, std::span<uint8_t> raw, Deco
     data = part.take(part.left());
     ScratchFrame frame;
     const auto values = frame.bytes(count * bytes[i]);
-    decode_field(coded, values);
+    decode_part(coded, values, depth - 1);
     copy_strided(bytes[i], to, width, values.data(), bytes[i], count);
     to += bytes[i];
   }

@@ -128,7 +128,7 @@ TEST_CASE("chunk: every truncation is an error, every changed bit an error or a 
 TEST_CASE("chunk: hostile heads are refused by name") {
   const auto refused = [](Bytes coded, size_t size) { return check::error_of([&] { decoded(coded, size); }); };
   CHECK(refused({}, 4) == "lossless chunk: 1 bytes needed, 0 left");
-  CHECK(refused({14}, 4) == "lossless chunk: method 14, 0..13 are known");
+  CHECK(refused({13}, 4) == "lossless chunk: method 13, 0..12 are known");
   CHECK(refused({0, 1, 2, 3}, 4) == "lossless chunk: 3 stored bytes, 4 are needed");
   CHECK(refused({1, 3, 1, 2, 3}, 6) == "lossless chunk: a constant of 3 bytes in 4");
   CHECK(refused({1, 4, 1, 2, 3, 4}, 6) == "lossless chunk: 6 bytes are not 1..1048576 in elements of 4");

@@ -148,7 +148,7 @@ def in_order(cursor: Cursor, width: int) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def part(cursor: Cursor, raw_bytes: int, depth: int) -> bytes:
-    need(depth > 0, "parts of parts of parts")
+    need(depth > 0, "parts nested too deep")
     return decode_chunk(cursor.take(cursor.varint()), raw_bytes, depth - 1)
 
 
@@ -208,13 +208,6 @@ def numbers(cursor: Cursor, method: int, raw_bytes: int, depth: int) -> bytes:
     if method == 11:
         need(width >= 4, "scaled words")
         return scaled(cursor, width, count, depth)
-    if method == 13:
-        columns = cursor.number(1)
-        need(2 <= columns <= count, f"{columns} columns")
-        values = np.zeros(count, dtype)
-        for c in range(columns):
-            values[c::columns] = np.frombuffer(part(cursor, len(values[c::columns]) * width, depth), dtype)
-        return values.tobytes()
     values = np.zeros(count, dtype)
     for byte in range(width):
         values |= plane(cursor, count, 256).astype(dtype) << dtype.type(8 * byte)
@@ -222,7 +215,6 @@ def numbers(cursor: Cursor, method: int, raw_bytes: int, depth: int) -> bytes:
 
 
 def records(cursor: Cursor, raw_bytes: int, depth: int) -> bytes:
-    need(depth == 3, "records in a part")
     fields = [cursor.varint() for _ in range(cursor.number(1))]
     width = sum(fields)
     need(1 <= len(fields) <= 32 and min(fields) >= 1 and width <= 4096, f"fields {fields}")
@@ -235,10 +227,10 @@ def records(cursor: Cursor, raw_bytes: int, depth: int) -> bytes:
 
 
 def decode_chunk(data: bytes, raw_bytes: int, depth: int = 3) -> bytes:
-    """The raw bytes of a chunk that may hold parts down to a depth, at 3 of records. Raises RefusedError."""
+    """The raw bytes of a chunk that may hold parts down to a depth. Raises RefusedError."""
     cursor = Cursor(data)
     method = cursor.number(1)
-    need(method <= 13, f"method {method}")
+    need(method <= 12, f"method {method}")
     if method == 0:
         raw = cursor.take(cursor.left())
         need(len(raw) == raw_bytes, f"{len(raw)} stored bytes")
@@ -256,7 +248,7 @@ def decode_chunk(data: bytes, raw_bytes: int, depth: int = 3) -> bytes:
     elif method == 12:
         raw = records(cursor, raw_bytes, depth)
     elif method >= 5:
-        raw = numbers(cursor, method, raw_bytes, min(depth, 2))
+        raw = numbers(cursor, method, raw_bytes, depth)
     else:
         need(raw_bytes % 4 == 0, "no multiple of 4")
         count = raw_bytes // 4

@@ -89,8 +89,14 @@ TEST_CASE("records: hostile heads are refused by name") {
   CHECK(refused({12, 1, 4, 4}, 9).find("lossless records: 4 bytes before records of 4") == 0);
   CHECK(refused({12, 1, 4, 0}, 3).find("lossless records: 0 bytes before records of 4 in 3") == 0);
   CHECK(refused({12, 1, 4, 0, 9, 0}, 4).find("lossless records: 9 bytes needed") == 0);
-  CHECK(refused({12, 1, 4, 0, 8, 12, 1, 4, 0, 5, 0, 1, 2, 3, 4}, 4).find("records inside of another") !=
-        std::string::npos);
+  Bytes nested = {0, 1, 2, 3, 4};
+  for (int depth = 1; depth <= 4; ++depth) {
+    Bytes around = {12, 1, 4, 0, uint8_t(nested.size())};
+    around.insert(around.end(), nested.begin(), nested.end());
+    nested = around;
+    CHECK(depth == 4 ? refused(nested, 4) == "lossless records: parts nested deeper than 3"
+                     : decoded(nested, 4) == Bytes({1, 2, 3, 4}));
+  }
   CHECK(refused({12, 1, 4, 0, 3, 1, 1, 7, 9}, 4) == "lossless chunk: 1 bytes too many");
   CHECK(decoded({12, 1, 4, 1, 5, 3, 1, 1, 7}, 5) == Bytes({5, 7, 7, 7, 7}));
 }

@@ -1,4 +1,4 @@
-"""Chunks of numbers (methods 5 to 11 and 13) against the decoder written from the page, inside whole .tsr files."""
+"""Chunks of numbers (methods 5 to 12) against the decoder written from the page, inside whole .tsr files."""
 
 import numpy as np
 import pytest
