@@ -16,6 +16,8 @@
 
 #include "binding/bind.h"
 #include "checkpoint/checkpoint.h"
+#include "core/pool.h"
+#include "torch_ops/register.h"
 
 namespace nb = nanobind;
 
@@ -56,7 +58,7 @@ struct PythonEntry {
 // entry, first byte of it, address, bytes
 using Job = std::tuple<size_t, uint64_t, uintptr_t, uint64_t>;
 
-void read(const PythonFile& self, const std::vector<Job>& jobs, int threads) {
+void read(const PythonFile& self, const std::vector<Job>& jobs, int threads, bool torch_threads) {
   // In batches that end where chunks end, so that signals come in between.
   constexpr uint64_t kBatchBytes = 64 * lossless::kChunkBytes;
   std::vector<TensorFile::Request> batch;
@@ -64,6 +66,7 @@ void read(const PythonFile& self, const std::vector<Job>& jobs, int threads) {
   const auto flush = [&] {
     {
       const nb::gil_scoped_release released;
+      const ExecutorScope scope(torch_threads ? torch_ops::torch_threads() : nullptr);
       self.file.read_all(batch, threads);
     }
     batch.clear(), batch_bytes = 0;
@@ -151,8 +154,9 @@ void bind_tensor_file(nb::module_& m) {
                    })
       .def_prop_ro("version", [](const F& f) { return f.file.version(); })
       .def_prop_ro("origin", [](const F& f) { return f.file.origin(); })
-      .def("read", &read, nb::arg("jobs"), nb::arg("threads"),
-           "Fill memory: jobs are (entry, first byte of it, address, bytes).");
+      .def("read", &read, nb::arg("jobs"), nb::arg("threads"), nb::arg("torch_threads") = false,
+           "Fill memory: jobs are (entry, first byte of it, address, bytes). torch_threads: on torch's, between "
+           "operators.");
 }
 
 }  // namespace tersor::binding

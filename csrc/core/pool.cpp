@@ -17,6 +17,7 @@ namespace {
 constexpr int kSpins = 500;  // about 10 us: longer than the gaps inside one call, shorter than anyone notices
 constexpr int kMostThreads = 1024;
 thread_local bool inside = false;  // this thread is working on a job
+thread_local Executor executor = nullptr;
 
 void relax() noexcept {
 #if defined(__x86_64__)
@@ -167,6 +168,11 @@ void set_num_threads(int n) {
   chosen.store(n, std::memory_order_relaxed);
 }
 
+ExecutorScope::ExecutorScope(Executor wanted) noexcept : before_(executor) {
+  if (wanted) executor = wanted;
+}
+ExecutorScope::~ExecutorScope() { executor = before_; }
+
 void run_ranges(RangeFunction f, void* context, size_t n, size_t grain, int threads) noexcept {
   if (n == 0) return;
   grain = std::max({grain, size_t(1), (n >> 31) + 1});  // the chunk count must fit 32 bits
@@ -176,6 +182,22 @@ void run_ranges(RangeFunction f, void* context, size_t n, size_t grain, int thre
     for (size_t begin = 0; begin < n; begin += grain) f(context, begin, std::min(n, begin + grain));
   };
   if (threads <= 1 || inside) return alone();
+  if (executor) {
+    struct Job {
+      RangeFunction f;
+      void* context;
+      size_t n, grain;
+      std::atomic<size_t> next;
+    } job{f, context, n, grain, 0};
+    const RangeFunction body = [](void* opaque, size_t, size_t) noexcept {
+      Job& j = *static_cast<Job*>(opaque);
+      inside = true;
+      for (size_t begin; (begin = j.next.fetch_add(j.grain, std::memory_order_relaxed)) < j.n;)
+        j.f(j.context, begin, std::min(j.n, begin + j.grain));
+      inside = false;
+    };
+    return executor(body, &job, size_t(threads));
+  }
   Pool& p = pool();
   bool idle = false;
   if (!p.busy.compare_exchange_strong(idle, true, std::memory_order_acquire)) return alone();

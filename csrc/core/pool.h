@@ -22,6 +22,23 @@ void set_num_threads(int n);  // 1..1024, else bad_call
 // Calls f over [0, n) in pieces of `grain`. threads <= 0: num_threads().
 void run_ranges(RangeFunction f, void* context, size_t n, size_t grain, int threads) noexcept;
 
+// Threads of somebody else, who has them waiting: calls body(context, i, i + 1) for every i in [0, threads), each on a
+// thread of its own if it can, and returns when all have returned.
+using Executor = void (*)(RangeFunction body, void* context, size_t threads) noexcept;
+
+// While it lives, calls from this thread that are not nested run on the executor's threads instead of the pool's, which
+// would have to fight the others for the cores.
+class ExecutorScope {
+ public:
+  explicit ExecutorScope(Executor executor) noexcept;  // null: changes nothing
+  ~ExecutorScope();
+  ExecutorScope(const ExecutorScope&) = delete;
+  ExecutorScope& operator=(const ExecutorScope&) = delete;
+
+ private:
+  Executor before_;
+};
+
 // f(begin, end) over [0, n). Results must not depend on who runs what. The first exception is kept, the remaining
 // pieces are skipped, and it is thrown again on the caller.
 template <class F>

@@ -5,6 +5,7 @@
 #include "checkpoint/checkpoint.h"
 #include "core/error.h"
 #include "core/pool.h"
+#include "torch_ops/register.h"
 #include "torch_ops/tensor.h"
 
 namespace tersor::torch_ops {
@@ -29,6 +30,7 @@ void decompress_into_boxed(uint64_t* stack, uint64_t, uint64_t) {
   const Shape shape = out.shape();
   TERSOR_REQUIRE(entry.dtype == *dtype && entry.shape == shape, Code::bad_call, "out is ", dtype_name(*dtype), " ",
                  shape_text(shape), ", the data is ", dtype_name(entry.dtype), " ", shape_text(entry.shape));
+  const ExecutorScope scope(torch_threads());
   file.read(0, out.bytes(*dtype), threads());
 }
 

@@ -44,6 +44,40 @@ TEST_CASE("pool: the first exception reaches the caller, the rest is skipped") {
   }
 }
 
+TEST_CASE("pool: another's threads do the work while a scope says so") {
+  static std::atomic<int> calls{0};
+  const auto executor = [](RangeFunction body, void* context, size_t threads) noexcept {
+    ++calls;
+    std::vector<std::thread> others;
+    for (size_t i = 0; i < threads; ++i) others.emplace_back([=] { body(context, i, i + 1); });
+    for (auto& other : others) other.join();
+  };
+  std::vector<std::atomic<int>> seen(97);
+  const auto count_all = [&] {
+    parallel_for(seen.size(), 5, 3, [&](size_t begin, size_t end) {
+      parallel_for(end - begin, 1, 3, [&](size_t b, size_t e) {  // nested: on the same thread
+        for (; b < e; ++b) ++seen[begin + b];
+      });
+    });
+  };
+  {
+    const ExecutorScope scope(executor);
+    count_all();
+    CHECK(calls == 1);
+    const ExecutorScope nothing(nullptr);  // changes nothing
+    count_all();
+    CHECK(calls == 2);
+    CHECK(check::error_of([&] {
+            parallel_for(9, 1, 3, [](size_t begin, size_t) {
+              if (begin == 5) fail(Code::bad_data, "piece 5");
+            });
+          }) == "piece 5");
+  }
+  count_all();
+  CHECK(calls == 3);
+  for (auto& count : seen) CHECK(count == 3);
+}
+
 TEST_CASE("pool: works in a child after fork") {
 #if !defined(__SANITIZE_THREAD__)  // which cannot follow a fork of a threaded process
   std::atomic<int> sum{0};

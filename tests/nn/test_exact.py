@@ -121,9 +121,9 @@ def test_embeddings_decode_only_blocks_that_are_asked_for():
     read, file = [], stored.container.file
 
     class Spy:
-        def read(self, jobs, threads):
+        def read(self, jobs, threads, **options):
             read.extend(jobs)
-            file.read(jobs, threads)
+            file.read(jobs, threads, **options)
 
     stored.container.file = Spy()
     rows = stored.block_rows

@@ -185,7 +185,7 @@ class Buffer:
             file = place.stored.container.file
             jobs.setdefault(id(file), (file, []))[1].extend(place.stored.jobs(self._room(place)))
         for file, several in jobs.values():
-            file.read(several, threads)
+            file.read(several, threads, torch_threads=True)
 
 
 def _decoder() -> ThreadPoolExecutor:

@@ -51,7 +51,7 @@ class StoredWeight:
     def decoded(self, threads: int) -> torch.Tensor:
         """A fresh tensor."""
         out = torch.empty(self.shape, dtype=self.dtype, device="cpu")
-        self.container.file.read(self.jobs(out), threads)
+        self.container.file.read(self.jobs(out), threads, torch_threads=True)
         return out
 
     def rows(self, index: torch.Tensor, threads: int) -> torch.Tensor:
@@ -68,7 +68,7 @@ class StoredWeight:
             (self.entries[row // self.block_rows], row % self.block_rows * pitch, target + i * pitch, pitch)
             for i, row in enumerate(needed.tolist())
         ]
-        self.container.file.read(jobs, threads)
+        self.container.file.read(jobs, threads, torch_threads=True)
         return found.index_select(0, position).view(*index.shape, self.shape[1])
 
     def replace(self, weight: torch.Tensor, level: int | None) -> None:
