@@ -40,7 +40,7 @@ int groups_for(size_t symbols, Lanes lanes) noexcept {
   if (symbols < 4096) return 0;
   if (symbols < (many ? 32 : 80) << 10) return 1;
   if (symbols < (many ? 64 : 128) << 10) return 2;
-  return symbols < (many ? 128 : 256) << 10 ? 4 : 8;
+  return lanes == Lanes::half || symbols < (many ? 128 : 256) << 10 ? 4 : 8;
 }
 
 int narrow_lanes_for(size_t symbols) noexcept { return symbols == 0 ? 0 : symbols < 512 ? 1 : kMostNarrow; }

@@ -16,8 +16,9 @@ struct Run {
   size_t symbols;
 };
 
-// How a block's lanes are counted: as few as its length keeps busy, or more for some tens of bytes.
-enum class Lanes { few, many };
+// How a block's lanes are counted: as few as its length keeps busy, more for some tens of bytes, or, where symbols take
+// so few bits that some hundred bytes of lanes show, at most half of all.
+enum class Lanes { few, many, half };
 
 // Writes a block. symbols: those of all runs, each with a frequency in its run's table.
 void encode_block(std::span<const Run> runs, const uint8_t* symbols, ByteWriter& out, Lanes lanes_wanted = Lanes::few);

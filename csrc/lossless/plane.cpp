@@ -115,7 +115,8 @@ bool encode_plane_below(std::span<const uint8_t> values, int limit, const PlaneO
   // The block's length stands before it in four bytes, so that it can be written in place.
   const auto length = out.take(4);
   const size_t block = out.size();
-  encode_block(runs, values.data(), out, options.quick ? Lanes::many : Lanes::few);
+  const bool few_bits = (cost >> 16) * uint64_t(options.stride) * 4 < values.size();  // below a quarter a value
+  encode_block(runs, values.data(), out, few_bits ? Lanes::half : options.quick ? Lanes::many : Lanes::few);
   if (!length.empty()) store_le(length.data(), uint32_t(out.size() - block));
   if (limit <= 32 || (!out.full() && out.size() - before.size() < most)) return true;
   out = before;
