@@ -24,16 +24,19 @@ CASES = {
     "mlbf16": "MiniLM-L6, bf16",
     "gf32": "Gaussian weights, fp32",
     "mlf32": "MiniLM-L6, fp32",
+    "step2": "2 % of bf16 weights moved by one step",
+    "tuned": "all bf16 weights moved by 1.5 % of their deviation",
+    "other": "bf16 weights against unrelated ones",
 }
 # In the results, not in README: they crowd out what a reader compares.
 UNLISTED = {"lz4 frame", "blosc2 zstd-3 bitshuffle", "blosc2 lz4-5 bitshuffle", "tersor -2", "tersor -6"}
 
 
 def load(folder: Path = ROOT / "bench" / "results") -> list[Result]:
-    """The committed results, entropy first, then lossless, then what came later, by file name."""
+    """The committed results, entropy first, then lossless and difference, then what came later, by file name."""
     results = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
-    order = {"entropy": 0, "lossless": 1}
-    return sorted(results, key=lambda result: order.get(result["bench"], 2))
+    order = {"entropy": 0, "lossless": 1, "difference": 2}
+    return sorted(results, key=lambda result: order.get(result["bench"], 3))
 
 
 def numbers_table(results: Sequence[Result]) -> str:
@@ -66,6 +69,10 @@ def _lossless_cells(row: Row) -> list[str]:
         _speed(row, "decode_into"),
         _ratios(row),
     ]
+
+
+def _difference_cells(row: Row) -> list[str]:
+    return [f"{row['bits_per_element']:.3f}", _speed(row, "encode"), _speed(row, "decode"), _ratios(row)]
 
 
 def _speed(row: Row, operation: str) -> str:
@@ -101,6 +108,11 @@ _WRITERS = {
         "**Exact tensors**, 32 MiB each, `decompress` into a fresh array and into one that is given:",
         ("bits a weight", "compress GB/s", "decompress GB/s", "into `out=` GB/s", "times the best peer"),
         _lossless_cells,
+    ),
+    "difference": (
+        "**Tensors against a base**, 32 MiB each, `save` and `load` with `base=` a file, peers with it in memory:",
+        ("bits a weight", "save GB/s", "load GB/s", "times the best peer"),
+        _difference_cells,
     ),
 }
 

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from tersor.bench import command, entropy, harness, hull, lossless, native, ratios, selection
+from tersor.bench import command, difference, entropy, harness, hull, lossless, native, ratios, selection
 from tersor.bench.harness import AbsentError, Case, Codec, WrongBytesError
 
 DATA = np.arange(256, dtype=np.uint8).repeat(16)
@@ -243,3 +243,18 @@ def test_report_replaces_only_what_stands_between_the_marks(report):
     assert report.rewrite(text, "new") == f"# tersor\n{report.BEGIN}\nnew\n{report.END}\nafter\n"
     with pytest.raises(ValueError, match="once each"):
         report.rewrite("# tersor", "new")
+
+
+def test_differences_of_a_folder_pair_a_file_with_the_larger_one_that_has_its_tensors(tmp_path):
+    from safetensors.numpy import save_file
+
+    before = {name: np.arange(600, dtype=np.float32) + at for at, name in enumerate("abc")}
+    save_file(before, tmp_path / "model.safetensors")
+    save_file({"b": before["b"] * 2, "a": before["a"] * 2}, tmp_path / "tuned.safetensors")
+    save_file({"a": before["a"][:9]}, tmp_path / "other.safetensors")
+    chosen, skipped = difference.plan(peers=False, quick=True, data=str(tmp_path))
+    assert not skipped
+    (pair,) = [case for case, _, _ in chosen if case.name not in difference.SOURCES]
+    assert pair.name == f"{tmp_path.name}/tuned:f32"
+    assert np.array_equal(pair.data, 2 * pair.base)
+    assert sorted(pair.base[[0, 600]].tolist()) == [0, 1]

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-SUITES = ("entropy", "lossless")
+SUITES = ("entropy", "lossless", "difference")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--data",
         metavar="FOLDER",
         default=os.environ.get("TERSOR_DATA"),
-        help="lossless: every .safetensors file in FOLDER is a case too",
+        help="lossless: every .safetensors file in FOLDER is a case too; difference: those with a base in FOLDER",
     )
 
 
@@ -85,9 +85,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _plan(arguments: argparse.Namespace) -> tuple[list[Any], dict[str, str]]:
-    from tersor.bench import entropy, lossless
+    from tersor.bench import difference, entropy, lossless
 
-    suite = {"entropy": entropy.plan, "lossless": lossless.plan}[arguments.suite]
+    suite = {"entropy": entropy.plan, "lossless": lossless.plan, "difference": difference.plan}[arguments.suite]
     return suite(
         peers=arguments.peers,
         quick=arguments.quick,

@@ -71,14 +71,22 @@ def minilm_weights(most: int) -> Array:
     return np.concatenate(stored_tensors(minilm_file(), "F32")).view(np.float32)[-most:]
 
 
-def stored_tensors(path: Path, dtype: str) -> list[Array]:
-    """The tensors of one type (safetensors' name: "F32", "BF16") in a file, each [bytes] uint8, in the file's order."""
+def named_tensors(path: Path, dtype: str) -> dict[str, Array]:
+    """The tensors of one type (safetensors' name: "F32", "BF16") in a file, each [bytes] uint8, in the file's order;
+    empty ones are left out."""
     raw = np.asarray(np.memmap(path, np.uint8, "r"))
     (header_bytes,) = struct.unpack("<Q", raw[:8].tobytes())
     header = json.loads(raw[8 : 8 + header_bytes].tobytes())
     body = raw[8 + header_bytes :]
-    spans = sorted(e["data_offsets"] for name, e in header.items() if name != "__metadata__" and e["dtype"] == dtype)
-    return [body[begin:end] for begin, end in spans if end > begin]
+    of_type = [
+        (*e["data_offsets"], name) for name, e in header.items() if name != "__metadata__" and e["dtype"] == dtype
+    ]
+    return {name: body[begin:end] for begin, end, name in sorted(of_type) if end > begin}
+
+
+def stored_tensors(path: Path, dtype: str) -> list[Array]:
+    """The same without their names."""
+    return list(named_tensors(path, dtype).values())
 
 
 def stored_arrays(path: Path) -> dict[str, Array]:
