@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -206,6 +207,25 @@ def test_state_dicts_that_do_not_fit():
         exact.load_state_dict(state | {"head.weight": torch.zeros(2, 2)})
     with pytest.raises(RuntimeError, match="Unexpected"):
         exact.load_state_dict(state | {"blocks.0.up.more": torch.zeros(2)})
+
+
+def test_a_weight_is_replaced_only_when_no_thread_decodes_it():
+    layer = compress_exact_(torch.nn.Linear(64, 64), prefetch=True)
+    stored, seen, begun = layer._exact.stored, [], threading.Event()
+
+    def decoding():
+        before = stored.container
+        begun.set()
+        time.sleep(0.2)
+        seen.append(stored.container is before)
+
+    with ThreadPoolExecutor(1) as other:
+        layer._exact.buffer._groups[0].places[0].job = other.submit(decoding)
+        assert begun.wait(10)
+        weight = torch.ones(64, 64)
+        layer.load_state_dict({"weight": weight, "bias": torch.zeros(64)})
+    assert seen == [True]
+    assert torch.equal(layer.weight, weight)
 
 
 def test_gradients_of_inputs():

@@ -142,11 +142,12 @@ class Buffer:
             for place in free:
                 place.job = job
 
-    def forget(self, stored: StoredWeight) -> None:
-        """The weight was replaced: what the buffer holds of it is old."""
+    def replace(self, stored: StoredWeight, fresh: StoredWeight) -> None:
+        """Let the weight become `fresh` when nothing is being decoded, and forget what the buffer holds of it."""
         self._begin_after_fork()
         with self._lock:
             self._settle()
+            stored.become(fresh)
             for place in (place for group in self._groups for place in group.places):
                 place.ready = place.ready and place.stored is not stored
 

@@ -101,10 +101,12 @@ class _Exact:
 
     def replace(self, weight: torch.Tensor) -> None:
         """Take other values, for all layers that share them."""
-        self.stored.replace(weight, self.level)
+        fresh = self.stored.coded_anew(weight, self.level)
+        if self.buffer is None:
+            self.stored.become(fresh)
+        else:
+            self.buffer.replace(self.stored, fresh)
         _shown.pop(self.stored, None)
-        if self.buffer is not None:
-            self.buffer.forget(self.stored)
 
 
 class _Forward:

@@ -71,9 +71,13 @@ class StoredWeight:
         self.container.file.read(jobs, threads, torch_threads=True)
         return found.index_select(0, position).view(*index.shape, self.shape[1])
 
-    def replace(self, weight: torch.Tensor, level: int | None) -> None:
-        """Take other values."""
+    def coded_anew(self, weight: torch.Tensor, level: int | None) -> StoredWeight:
+        """Other values of the same shape, dtype and blocks."""
         (fresh,) = store([(weight.detach().to(dtype=self.dtype, device="cpu").contiguous(), self.block_rows)], level)
+        return fresh
+
+    def become(self, fresh: StoredWeight) -> None:
+        """Take the values of `fresh`, while nobody reads."""
         self.container, self.entries = fresh.container, fresh.entries
 
 
