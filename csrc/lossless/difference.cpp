@@ -6,6 +6,7 @@
 
 #include "core/arena.h"
 #include "core/bits.h"
+#include "lossless/numbers.h"
 #include "lossless/plane.h"
 #include "transform/difference.h"
 
@@ -14,7 +15,7 @@ namespace {
 
 using transform::kMostWidth;
 constexpr const char* kWhat = "difference chunk";
-enum Way : uint8_t { kAlone = 0, kEqual = 1, kPlanes = 2 };
+enum Way : uint8_t { kAlone = 0, kEqual = 1, kDifferences = 2 };
 constexpr size_t kSampleRuns = 8, kSampleBytes = 8192;  // of a run; a multiple of every width
 
 // Differences of neighbors that a training step moves alike keep their statistics for long, so few tables do.
@@ -33,7 +34,7 @@ void encode_planes(size_t width, std::span<const uint8_t> raw, std::span<const u
   const size_t count = raw.size() / width;
   for (size_t i = 0; i < width; ++i) planes[i] = frame.bytes(count).data();
   transform::subtract_to_planes(width, raw, base, planes);
-  out.put(uint8_t(kPlanes)), out.put(uint8_t(width));
+  out.put(uint8_t(kDifferences)), out.put(uint8_t(width));
   for (size_t i = 0; i < width; ++i) encode_plane({planes[i], count}, 256, options_of(level), out);
 }
 
@@ -59,6 +60,12 @@ bool worth_it(const Layout& layout, size_t width, std::span<const uint8_t> raw, 
   constexpr int kQuick = 1;
   ByteWriter planes(frame.bytes(raw.size()));
   encode_planes(width, raw, base, kQuick, planes);
+  // Floats without repeats, zeros or smoothness never take so little by themselves.
+  const bool floats = layout.record.empty() && (layout.element == Element::bf16 || layout.element == Element::fp16 ||
+                                                layout.element == Element::fp32);
+  if (floats && !planes.full() && planes.size() < raw.size() / 16 &&
+      !has_pattern(raw, layout.element == Element::fp32 ? 4 : 2))
+    return true;
   return !planes.full() && planes.size() < encode_chunk(layout, raw, kQuick, frame.bytes(chunk_bound(raw.size())));
 }
 
@@ -99,7 +106,7 @@ void decode_difference(std::span<const uint8_t> coded, std::span<const uint8_t> 
       TERSOR_REQUIRE(reader.left() == 0, Code::bad_data, kWhat, ": ", reader.left(), " bytes too many");
       if (!raw.empty()) std::memcpy(raw.data(), base.data(), raw.size());
       return;
-    case kPlanes: break;
+    case kDifferences: break;
     default: fail(Code::bad_data, kWhat, ": way ", int(way), ", 0..2 are known");
   }
   const size_t width = reader.take<uint8_t>();
