@@ -145,10 +145,10 @@ def test_slices_are_numpys(reader, name):
 def test_a_slice_reads_only_the_chunks_it_touches(path, tmp_path):
     """Damage of every other chunk does not reach it."""
     data = bytearray(path.read_bytes())
-    names = [entry for entry in tersor._core.TensorFile.open(bytes(path), []).entries if entry.name == "a"]
+    coded = sum(entry.stored for entry in tersor._core.TensorFile.open(bytes(path), []).entries)
     first_row, last_row = TENSORS["a"][0], TENSORS["a"][-1]
     damaged = 0
-    for at in range(20, len(data) - 4000, len(data) // 40):
+    for at in range(20, 16 + coded, coded // 40):
         bad = bytearray(data)
         bad[at] ^= 0x10
         (tmp_path / "bad.tsr").write_bytes(bad)
@@ -161,7 +161,6 @@ def test_a_slice_reads_only_the_chunks_it_touches(path, tmp_path):
             except tersor.FormatError:
                 damaged += 1
         assert readable >= 1  # the two rows lie in different chunks
-    assert names
     assert damaged > 0
 
 
