@@ -331,8 +331,11 @@ bool encode_words(std::span<const U> words, const NumbersOptions& options, size_
     const ColumnChoice choice = options.depth == kMostDepth - 1 ? find_columns(numbers) : ColumnChoice{};
     if (choice.columns) {  // each by itself
       const std::vector<Field> row(choice.columns, {sizeof(U), options.element});
-      encode_records(Layout(row, 0), bytes_of(words), options.level, encode_part, options.depth - 1, cheapest.trial());
-      cheapest.settle();
+      if (encode_records(Layout(row, 0), bytes_of(words), options.level, encode_part, options.depth - 1,
+                         cheapest.trial()))
+        cheapest.settle();
+      else
+        cheapest.trial().clear();
     }
     // A whole bit less is no chance, and each column has had all that comes below.
     if (cheapest.found() && choice.saving >> 16 && options.level < 7) {
@@ -342,8 +345,9 @@ bool encode_words(std::span<const U> words, const NumbersOptions& options, size_
     if constexpr (sizeof(U) >= 4)
       if (options.floats)
         if (const auto scale = find_scale(bytes_of(words), sizeof(U))) {
+          const size_t before = cheapest.size();
           encode_scaled(words, *scale, options, encode_part, cheapest.trial()), cheapest.settle();
-          if (cheapest.found()) {  // the multiples have had all that comes below
+          if (cheapest.size() < before) {  // the multiples have had all that comes below
             out.append(cheapest.written());
             return true;
           }

@@ -83,8 +83,8 @@ void decode_words(uint8_t method, std::span<const uint8_t>& data, std::span<U> w
       const uint64_t runs = entropy::take_varint(data, kWhat);
       TERSOR_REQUIRE(runs >= 1 && runs <= n, Code::bad_data, kWhat, ": ", runs, " runs of ", n, " values");
       const auto heads = frame.take<U>(size_t(runs));
-      const auto lengths = frame.take<uint32_t>(size_t(runs));
       part(heads);
+      const auto lengths = frame.take<uint32_t>(size_t(runs));  // not before: parts may hold runs
       decode_series<uint32_t>(data, lengths);
       size_t at = 0;
       for (size_t i = 0; i < runs; ++i) {

@@ -157,6 +157,8 @@ PlaneDecoder::PlaneDecoder(std::span<const uint8_t>& data, size_t values, int li
         const Table& table = runs_.back().table;
         TERSOR_REQUIRE(table.last() < size_t(limit) && !table.has_escape() && !table.single(), Code::bad_data, kWhat,
                        ": a table up to ", table.last(), ", two values below ", limit, " are needed");
+        TERSOR_REQUIRE(table.frequencies().size() <= 256, Code::bad_data, kWhat, ": a table of ",
+                       table.frequencies().size(), " frequencies, at most 256 are allowed");
       }
       ByteReader block(rest, kWhat);
       const uint32_t bytes = block.take<uint32_t>();

@@ -246,7 +246,7 @@ void decode_series(std::span<const uint8_t>& data, std::span<U> values) {
   data = tail.take(tail.left());
   ScratchFrame frame;
   const auto scratch = frame.bytes(kTile);
-  std::memset(scratch.data(), 0, scratch.size());
+  if (!plane) std::memset(scratch.data(), 0, std::min(kTile, values.size()));
   // The start is what the first values differ from; without strides all do.
   const auto add_start = [&](size_t begin, size_t end) noexcept {
     if (start && strides) end = std::min<size_t>(end, stride[0]);

@@ -154,6 +154,8 @@ TEST_CASE("numbers: hostile heads are refused by name") {
   CHECK(refused({8, 1, 1, 16, 1, 0}, 4) == "lossless numbers: 1 values that are not zero in a map of 4");
   CHECK(refused({8, 1, 1, 1, 14, 9, 1, 1, 10, 9, 1, 1, 6, 9, 1, 1, 1, 0, 7}, 4) ==
         "lossless numbers: parts nested deeper than 3");
+  CHECK(refused({12, 1, 4, 0, 18, 12, 1, 4, 0, 13, 12, 1, 4, 0, 8, 11, 4, 0, 0, 0, 0, 0, 0, 0}, 4) ==
+        "lossless numbers: parts nested deeper than 3");
   CHECK(refused({9, 1, 5}, 4) == "lossless numbers: 5 runs of 4 values");
   CHECK(refused({9, 1, 1, 2, 0, 7, 0, 0, 1, 1, 8, 0, 0}, 4) == "lossless numbers: a run of 4 more values, 4 are left");
   CHECK(refused({9, 1, 1, 2, 0, 7, 0, 0, 1, 1, 4, 0, 0}, 4) == "lossless numbers: runs of 3 values, 4 are needed");

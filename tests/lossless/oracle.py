@@ -27,6 +27,7 @@ def plane(cursor: Cursor, count: int, limit: int) -> np.ndarray:
     for number in range(run_count):
         rows, table = cursor.varint(), entropy.parse_table(cursor)
         need(len(table.present()) >= 2 and table.present()[-1] < limit and not table.escape, "values")
+        need(len(table.frequencies) <= 256, "frequencies")
         if number == run_count - 1:
             need(rows == left // 256, "rows of the last run")
             size = left

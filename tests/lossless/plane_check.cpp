@@ -33,5 +33,18 @@ TEST_CASE("plane: a value that occurs only at the end comes back") {
   }
 }
 
+TEST_CASE("plane: tables for more values than there are cost nothing") {
+  std::vector<uint32_t> frequencies(65'000, 0);  // a few bytes when serialized, a quarter of a MiB when read
+  frequencies[3] = frequencies[5] = 2048;
+  std::vector<uint8_t> coded = {2, 1, 0};
+  entropy::Table::from_frequencies(frequencies, 12).serialize(coded);
+  coded.insert(coded.end(), 4, 0);
+  const std::string error = check::error_of([&] {
+    std::span<const uint8_t> data = coded;
+    PlaneDecoder plane(data, 4, 256);
+  });
+  CHECK(error == "lossless plane: a table of 65000 frequencies, at most 256 are allowed");
+}
+
 }  // namespace
 }  // namespace tersor::lossless
