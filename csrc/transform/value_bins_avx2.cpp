@@ -41,23 +41,6 @@ static size_t take(const ValueBins<U>& bins, const uint8_t* names, size_t count,
   return done;
 }
 
-template <class U>
-static void add_pieces(U* values, size_t begin, size_t end, size_t stride) noexcept {
-  begin = begin > stride ? begin : stride;
-  if (stride == 1 && begin < end) {
-    U sum = values[begin - 1];
-    for (size_t i = begin; i < end; ++i) values[i] = sum = U(sum + values[i]);
-    return;
-  }
-  while (begin < end) {
-    const size_t piece = stride < end - begin ? stride : end - begin;
-    const U* const before = values + begin - stride;
-    U* const here = values + begin;
-    for (size_t i = 0; i < piece; ++i) here[i] = U(here[i] + before[i]);
-    begin += piece;
-  }
-}
-
 }  // namespace avx2
 
 size_t take_eights_avx2(const ValueBins<uint8_t>& bins, const uint8_t* names, size_t count, const uint8_t* bytes,
@@ -80,20 +63,7 @@ size_t take_eights_avx2(const ValueBins<uint64_t>& bins, const uint8_t* names, s
   return avx2::take(bins, names, count, bytes, last, bit, values);
 }
 
-void add_stride_avx2(uint8_t* values, size_t begin, size_t end, size_t stride) noexcept {
-  avx2::add_pieces(values, begin, end, stride);
-}
-
-void add_stride_avx2(uint16_t* values, size_t begin, size_t end, size_t stride) noexcept {
-  avx2::add_pieces(values, begin, end, stride);
-}
-
-void add_stride_avx2(uint32_t* values, size_t begin, size_t end, size_t stride) noexcept {
-  avx2::add_pieces(values, begin, end, stride);
-}
-
-void add_stride_avx2(uint64_t* values, size_t begin, size_t end, size_t stride) noexcept {
-  avx2::add_pieces(values, begin, end, stride);
-}
-
 }  // namespace tersor::transform
+
+#define TERSOR_LEVEL avx2
+#include "transform/add_stride_loop.h"

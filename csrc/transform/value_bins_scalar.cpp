@@ -31,24 +31,6 @@ size_t take(const ValueBins<U>& bins, const uint8_t* names, size_t count, const 
   return done;
 }
 
-template <class U>
-void add(U* values, size_t begin, size_t end, size_t stride) noexcept {
-  begin = begin > stride ? begin : stride;
-  if (stride == 1 && begin < end) {
-    U sum = values[begin - 1];
-    for (size_t i = begin; i < end; ++i) values[i] = sum = U(sum + values[i]);
-    return;
-  }
-  // Pieces of a stride do not depend on themselves, so compilers may take many values at once.
-  while (begin < end) {
-    const size_t piece = stride < end - begin ? stride : end - begin;
-    const U* const before = values + begin - stride;
-    U* const here = values + begin;
-    for (size_t i = 0; i < piece; ++i) here[i] = U(here[i] + before[i]);
-    begin += piece;
-  }
-}
-
 }  // namespace
 
 size_t take_eights_scalar(const ValueBins<uint8_t>& bins, const uint8_t* names, size_t count, const uint8_t* bytes,
@@ -71,20 +53,7 @@ size_t take_eights_scalar(const ValueBins<uint64_t>& bins, const uint8_t* names,
   return take(bins, names, count, bytes, last, bit, values);
 }
 
-void add_stride_scalar(uint8_t* values, size_t begin, size_t end, size_t stride) noexcept {
-  add(values, begin, end, stride);
-}
-
-void add_stride_scalar(uint16_t* values, size_t begin, size_t end, size_t stride) noexcept {
-  add(values, begin, end, stride);
-}
-
-void add_stride_scalar(uint32_t* values, size_t begin, size_t end, size_t stride) noexcept {
-  add(values, begin, end, stride);
-}
-
-void add_stride_scalar(uint64_t* values, size_t begin, size_t end, size_t stride) noexcept {
-  add(values, begin, end, stride);
-}
-
 }  // namespace tersor::transform
+
+#define TERSOR_LEVEL scalar
+#include "transform/add_stride_loop.h"

@@ -7,6 +7,7 @@ import pickle
 import resource
 import struct
 import subprocess
+import time
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
@@ -392,6 +393,33 @@ def test_quantized_weights_shrink_and_load(pack: Pack, tmp_path: Path):
     for entry in packed.file.entries:
         if entry.name.startswith("Q"):
             assert sum(size for _, size, _ in entry.chunks) < 0.98 * entry.raw_bytes, entry.name
+
+
+def gptq_words(rows: int, columns: int, group: int = 128) -> np.ndarray:
+    """[rows / 8, columns] int32: 4-bit codes of Gaussian weights by groups, as GPTQ packs them."""
+    weight = weights((columns, rows)).reshape(columns, rows // group, group)
+    low, high = weight.min(2, keepdims=True), weight.max(2, keepdims=True)
+    codes = np.rint((weight - low) / (high - low) * 15).astype(np.uint32).reshape(columns, rows).T
+    return sum(codes[i::8] << np.uint32(4 * i) for i in range(8)).view(np.int32)
+
+
+@pytest.mark.parametrize("kind", ["Q4_0", "Q8_0", "GPTQ"])
+def test_packed_weights_against_zstd(tmp_path: Path, binaries: Path, kind: str):
+    """At most the size of zstd -19, at 5 times its speed or more, a process of ours against its call in memory."""
+    zstandard = pytest.importorskip("zstandard", reason="zstandard is not here")
+    if kind == "GPTQ":
+        data = npy(gptq_words(2048, 2048))
+    else:
+        data = gguf_file(tmp_path, {"w": (kind, quantized(kind, 2048, 2048))})
+    (tmp_path / "in").write_bytes(data)
+    start = time.perf_counter()
+    subprocess.run([binaries / "tersor-enc", "-T", "1", tmp_path / "in", tmp_path / "out"], check=True, timeout=60)
+    middle = time.perf_counter()
+    theirs = len(zstandard.ZstdCompressor(level=19).compress(data))
+    ratio, ours = (time.perf_counter() - middle) / (middle - start), (tmp_path / "out").stat().st_size
+    print(f"{kind}: {ours} bytes, zstd -19 {theirs}: {ours / theirs:.4f} of it at {ratio:.0f} times its speed")
+    assert ours <= theirs
+    assert ratio >= 5
 
 
 def test_a_checkpoint_of_torch_can_be_a_base(tmp_path: Path, binaries: Path):
