@@ -34,7 +34,7 @@ class BitWriter {
 
 class BitReader {
  public:
-  explicit BitReader(std::span<const uint8_t> data) : data_(data) {}
+  explicit BitReader(std::span<const uint8_t> data, const char* what = "table") : data_(data), what_(what) {}
   uint32_t take(int bits) {  // <= 32
     refill(bits);
     const uint32_t value = uint32_t(held_ & ((uint64_t(1) << bits) - 1));
@@ -44,7 +44,7 @@ class BitReader {
   uint32_t take_gamma(int most_extra) {
     int extra = 0;
     while (take(1) == 0)
-      TERSOR_REQUIRE(++extra <= most_extra, Code::bad_data, "table: a number of over ", most_extra, " bits");
+      TERSOR_REQUIRE(++extra <= most_extra, Code::bad_data, what_, ": a number of over ", most_extra, " bits");
     return 1u << extra | take(extra);
   }
   size_t used() const noexcept { return at_ - size_t(count_) / 8; }  // whole bytes, the one begun included
@@ -53,12 +53,13 @@ class BitReader {
  private:
   void refill(int bits) {
     while (count_ < bits) {
-      TERSOR_REQUIRE(at_ < data_.size(), Code::bad_data, "table: ends after ", data_.size(), " bytes, more is needed");
+      TERSOR_REQUIRE(at_ < data_.size(), Code::bad_data, what_, ": ends after ", data_.size(), " bytes, more is needed");
       held_ |= uint64_t(data_[at_++]) << count_;
       count_ += 8;
     }
   }
   std::span<const uint8_t> data_;
+  const char* what_;
   size_t at_ = 0;
   uint64_t held_ = 0;
   int count_ = 0;

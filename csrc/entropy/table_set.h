@@ -1,0 +1,85 @@
+// Many tables of integers at once: a symbol is coded by the table that its index names. Each covers a run of integers
+// and has an escape for all others. How coders use them: docs/formats/indexed.md; bytes: docs/formats/table_set.md.
+#pragma once
+#include <cstdint>
+#include <span>
+#include <vector>
+
+namespace tersor::entropy {
+
+inline constexpr size_t kMostTables = 4096;
+inline constexpr int kMostFractionBits = 4;                     // positions of the mean between two integers: 16
+inline constexpr size_t kMostTableSymbols = 65536;              // a table's, without its escape
+inline constexpr size_t kMostSetSymbols = size_t(1) << 24;      // all tables' together, escapes counted
+inline constexpr int kSlotBits = 16;                            // coders see every table in 2^16 slots
+inline constexpr uint32_t kTableSlots = uint32_t(1) << kSlotBits;
+
+// One symbol as coders want it. inverse: a little less than 1 / frequency, see encode_one in indexed_scalar.cpp.
+struct SymbolEntry {
+  double inverse;
+  uint32_t frequency;
+  uint32_t start;
+};
+
+SymbolEntry symbol_entry(uint32_t start, uint32_t frequency) noexcept;
+
+struct TableRow {
+  uint32_t entry;   // of the first symbol; the escape's stands behind the last symbol's
+  int32_t low;      // the first symbol
+  uint32_t count;   // symbols low, low + 1, ...
+  uint32_t direct;  // count, or 0 where a symbol between them has no slot, so that each has to be looked up
+};
+
+// A table before rounding. Masses have any common scale; their sum with `outside`, the mass of all integers that are
+// not listed, is below 2^58.
+struct Masses {
+  int32_t low = 0;
+  std::vector<uint64_t> mass;
+  uint64_t outside = 0;
+};
+
+class TableSet {
+ public:
+  // Rounds masses to slots. What is worth less than a quarter of a slot is left to the escape, which has one at least.
+  // fraction_bits: tables stand in groups of 2^fraction_bits, one for each position of the mean between two integers.
+  // Raises bad_call: no table or too many, no mass, too many symbols, precision outside 12..16.
+  static TableSet from_masses(std::span<const Masses> tables, int precision, int fraction_bits = 0);
+
+  // Frequencies as they are, the escape's last; a row's sum is 2^precision. Where the escape has none, the most frequent
+  // symbol gives it one slot of 2^16. Raises bad_call.
+  struct Frequencies {
+    int32_t low = 0;
+    std::vector<uint32_t> frequencies;
+  };
+  static TableSet from_frequencies(std::vector<Frequencies> tables, int precision, int fraction_bits = 0);
+
+  size_t groups() const noexcept { return rows_.size() >> fraction_bits_; }  // that an index can name
+  size_t tables() const noexcept { return rows_.size(); }
+  int precision() const noexcept { return precision_; }
+  int fraction_bits() const noexcept { return fraction_bits_; }
+  std::span<const TableRow> rows() const noexcept { return rows_; }
+  std::span<const SymbolEntry> entries() const noexcept { return entries_; }
+
+  // How decoders find a slot's symbol. place()[table]: its first bucket, 24 bits | log2 of a bucket's slots, 8 bits |
+  // its low, 32 bits. A bucket tells of the first two symbols that have slots in it: first slot | frequencies of both |
+  // the first's number, 16 bits each. The second is the first's neighbor, or its frequency is 0, as it is for the
+  // escape: what neither of the two covers has to be searched for.
+  std::span<const uint64_t> places() const noexcept { return places_; }
+  std::span<const uint64_t> buckets() const noexcept { return buckets_; }
+
+  // The escape codes integers outside by their distance, in Exp-Golomb codes of this order.
+  static int escape_order(uint32_t count) noexcept;
+
+  void serialize(std::vector<uint8_t>& out) const;
+  static TableSet parse(std::span<const uint8_t> data);  // to its last byte; raises bad_data
+
+ private:
+  TableSet(int precision, int fraction_bits) : precision_(precision), fraction_bits_(fraction_bits) {}
+  void append(int32_t low, std::span<const uint32_t> frequencies);  // that sum to 2^16, the escape's last
+  int precision_, fraction_bits_;
+  std::vector<TableRow> rows_;
+  std::vector<SymbolEntry> entries_;
+  std::vector<uint64_t> places_, buckets_;
+};
+
+}  // namespace tersor::entropy
