@@ -11,6 +11,12 @@ def oracle(load: Callable[[str], ModuleType]) -> ModuleType:
 
 
 @pytest.fixture(scope="session")
+def indexed_oracle(oracle: ModuleType, load: Callable[[str], ModuleType]) -> ModuleType:
+    """The builder of tables and reader of indexed streams; it needs the one above."""
+    return load("tests/entropy/indexed_oracle.py")
+
+
+@pytest.fixture(scope="session")
 def by_hand(load: Callable[[str], ModuleType]) -> ModuleType:
     """The writer of streams that our encoder never emits."""
     return load("tests/entropy/by_hand.py")

@@ -27,6 +27,8 @@ _INDEX_DTYPES = (np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.int32))
 
 def _integers(values: Any, what: str) -> NDArray[Any]:
     array = np.asarray(values)
+    if array.size == 0:
+        array = array.astype(np.int32)  # an empty list is one of floats to NumPy
     if array.dtype.kind not in "iu":
         raise TypeError(f"{what} are integers, not {array.dtype}")
     return array

@@ -118,9 +118,9 @@ class TableSet:
         shapes = {np.shape(array) for array in (weights, means, scales, *([] if freedom is None else [freedom]))}
         if len(shape) != 2 or shapes != {shape}:
             raise ValueError(f"parameters have one shape [tables, components], found {sorted(shapes, key=str)}")
+        fixed_scales = _fixed(scales, _SCALE_BITS, "scales", np.uint32)
         fixed_weights = _fixed(weights, _SCALE_BITS, "weights", np.uint32)
         fixed_means = _fixed(means, _SCALE_BITS, "means", np.int32)
-        fixed_scales = _fixed(scales, _SCALE_BITS, "scales", np.uint32)
         freedoms = None if freedom is None else _fixed(freedom, _FREEDOM_BITS, "degrees of freedom", np.uint32)
         return cls(
             _core.TableSet.mixtures(
