@@ -53,7 +53,8 @@ class BitReader {
  private:
   void refill(int bits) {
     while (count_ < bits) {
-      TERSOR_REQUIRE(at_ < data_.size(), Code::bad_data, what_, ": ends after ", data_.size(), " bytes, more is needed");
+      TERSOR_REQUIRE(at_ < data_.size(), Code::bad_data, what_, ": ends after ", data_.size(),
+                     " bytes, more is needed");
       held_ |= uint64_t(data_[at_++]) << count_;
       count_ += 8;
     }

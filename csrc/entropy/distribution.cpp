@@ -116,8 +116,7 @@ Shape::Shape(Family family, uint32_t freedom) {
     const uint64_t from = node(i), part = (node(i + 1) - from) / kSubsteps;
     heights[i] = density(family, freedom, from);
     u128 sum = u128(heights[i]) + heights[i + 1];
-    for (uint64_t k = 1; k < kSubsteps; ++k)
-      sum += u128(density(family, freedom, from + k * part)) * (k % 2 ? 4 : 2);
+    for (uint64_t k = 1; k < kSubsteps; ++k) sum += u128(density(family, freedom, from + k * part)) * (k % 2 ? 4 : 2);
     tails[i] = tails[i + 1] + ((sum * 8 << octave_of(i)) / (uint64_t(kStepsAnOctave) * kSubsteps));
   }
   // Scaled so that the tail at 0 is a half; the slope is that of one step.
@@ -129,7 +128,8 @@ Shape::Shape(Family family, uint32_t freedom) {
   for (size_t i = 0; i + 1 < nodes; ++i) {
     const int octave = octave_of(i);
     const int64_t left = scaled((u128(heights[i]) * 24 << octave) / kStepsAnOctave),
-                  right = scaled((u128(heights[i + 1]) * 24 << octave) / kStepsAnOctave), fall = values[i] - values[i + 1];
+                  right = scaled((u128(heights[i + 1]) * 24 << octave) / kStepsAnOctave),
+                  fall = values[i] - values[i + 1];
     pieces_[i] = {values[i], left, 3 * fall - 2 * left - right, left + right - 2 * fall};
   }
   pieces_[nodes - 1] = {0, 0, 0, 0};
@@ -263,7 +263,8 @@ TableSet make_mixtures(Family family, size_t components, std::span<const uint32_
   TERSOR_REQUIRE(components >= 1 && components <= kMostComponents && scales.size() % components == 0 &&
                      weights.size() == scales.size() && means.size() == scales.size(),
                  Code::bad_call, "mixtures of ", components, " distributions (1..", kMostComponents,
-                 " are allowed): ", weights.size(), " weights, ", means.size(), " means and ", scales.size(), " scales");
+                 " are allowed): ", weights.size(), " weights, ", means.size(), " means and ", scales.size(),
+                 " scales");
   TERSOR_REQUIRE(fraction_bits >= 0 && fraction_bits <= kMostFractionBits, Code::bad_call, fraction_bits,
                  " fraction bits, 0..", kMostFractionBits, " are allowed");
   TERSOR_REQUIRE(scales.size() / components <= kMostTables, Code::bad_call, scales.size() / components,

@@ -13,8 +13,8 @@ namespace tersor::entropy {
 enum class Family : uint8_t { gaussian, laplace, logistic, student_t };
 
 inline constexpr int kScaleBits = 16;  // fraction bits of scales, means and weights
-inline constexpr uint32_t kLeastScale = 1 << 8, kMostScale = uint32_t(8192) << kScaleBits;   // 1/256..8192
-inline constexpr int kFreedomBits = 8;                                                       // of degrees of freedom
+inline constexpr uint32_t kLeastScale = 1 << 8, kMostScale = uint32_t(8192) << kScaleBits;  // 1/256..8192
+inline constexpr int kFreedomBits = 8;                                                      // of degrees of freedom
 inline constexpr uint32_t kLeastFreedom = 1 << 8, kMostFreedom = uint32_t(256) << kFreedomBits;  // 1..256
 inline constexpr size_t kMostComponents = 4;
 

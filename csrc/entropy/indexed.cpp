@@ -27,7 +27,8 @@ void check_call(size_t symbols, const Indexes& indexes, Means means) {
                  " symbols");
 }
 
-// ---- the choice of a layout ------------------------------------------------------------------------------------------
+// ---- the choice of a layout
+// ------------------------------------------------------------------------------------------
 
 struct Shape {
   size_t lanes;
@@ -60,7 +61,8 @@ uint64_t estimate_bytes(size_t count, const FrequencyAt& frequency_at) {
   return samples ? eighths * count / samples / 64 : 0;
 }
 
-// ---- head ------------------------------------------------------------------------------------------------------------
+// ---- head
+// ------------------------------------------------------------------------------------------------------------
 
 struct Coded {  // a chunk
   std::vector<uint8_t> body, escapes;
@@ -146,7 +148,8 @@ Head read_head(std::span<const uint8_t> data) {
 
 }  // namespace
 
-// ---- whole streams ---------------------------------------------------------------------------------------------------
+// ---- whole streams
+// ---------------------------------------------------------------------------------------------------
 
 std::vector<uint8_t> encode(std::span<const int32_t> symbols, Indexes indexes, const TableSet& tables, Means means,
                             int threads) {
@@ -185,8 +188,8 @@ std::vector<uint8_t> encode(std::span<const int32_t> symbols, Indexes indexes, c
 
 uint64_t decoded_size(std::span<const uint8_t> data) { return read_head(data).symbols; }
 
-void decode(std::span<const uint8_t> data, Indexes indexes, const TableSet& tables, Means means,
-            std::span<int32_t> out, int threads) {
+void decode(std::span<const uint8_t> data, Indexes indexes, const TableSet& tables, Means means, std::span<int32_t> out,
+            int threads) {
   check_call(out.size(), indexes, means);
   const Head head = read_head(data);
   TERSOR_REQUIRE(head.symbols == out.size(), Code::bad_call, "the stream holds ", head.symbols,
@@ -199,7 +202,8 @@ void decode(std::span<const uint8_t> data, Indexes indexes, const TableSet& tabl
   });
 }
 
-// ---- call by call ----------------------------------------------------------------------------------------------------
+// ---- call by call
+// ----------------------------------------------------------------------------------------------------
 
 void Encoder::append_blocks(size_t symbols) {
   while (blocks_.size() * kBlock < symbols_ + symbols)
@@ -230,8 +234,8 @@ void Encoder::write(std::span<const int32_t> symbols, Indexes indexes, std::shar
 }
 
 void Encoder::write_intervals(std::span<const uint32_t> starts, std::span<const uint32_t> frequencies) {
-  TERSOR_REQUIRE(starts.size() == frequencies.size(), Code::bad_call, starts.size(), " starts for ",
-                 frequencies.size(), " frequencies");
+  TERSOR_REQUIRE(starts.size() == frequencies.size(), Code::bad_call, starts.size(), " starts for ", frequencies.size(),
+                 " frequencies");
   auto own = std::make_shared<std::vector<SymbolEntry>>(starts.size());
   for (size_t i = 0; i < starts.size(); ++i) {
     const uint32_t f = frequencies[i];
@@ -264,7 +268,8 @@ std::vector<uint8_t> Encoder::finish(int threads) {
     std::vector<Run> runs;
     for (size_t p = piece_at(begin), at = begin; at < end; ++p)
       for (; at < std::min(end, end_of(p)); at += runs.back().count)
-        runs.push_back({entries_of(pieces_[p]), id_at(at), std::min({end, end_of(p), (at / kBlock + 1) * kBlock}) - at});
+        runs.push_back(
+            {entries_of(pieces_[p]), id_at(at), std::min({end, end_of(p), (at / kBlock + 1) * kBlock}) - at});
     encode_chunk(runs, end - begin, shape.lanes, chunks[c].body);
     BitWriter bits(chunks[c].escapes);
     for (auto e = std::ranges::lower_bound(escapes_, begin, {}, &Escape::symbol);

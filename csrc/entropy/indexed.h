@@ -10,7 +10,7 @@
 
 namespace tersor::entropy::indexed {
 
-struct Escape {       // a symbol that its table does not list
+struct Escape {  // a symbol that its table does not list
   size_t symbol;
   uint32_t distance;  // from the table's first symbol, modulo 2^32
   uint32_t count;     // the table's symbols
@@ -36,8 +36,8 @@ std::vector<uint8_t> encode(std::span<const int32_t> symbols, Indexes indexes, c
 uint64_t decoded_size(std::span<const uint8_t> data);
 
 // Raises bad_data, and bad_call as encode does.
-void decode(std::span<const uint8_t> data, Indexes indexes, const TableSet& tables, Means means,
-            std::span<int32_t> out, int threads);
+void decode(std::span<const uint8_t> data, Indexes indexes, const TableSet& tables, Means means, std::span<int32_t> out,
+            int threads);
 
 // Gathers symbols call by call. They are coded in finish, last first, as rANS will have it; until then each takes four
 // bytes. Tables are shared, so that nobody can pull them away.

@@ -56,7 +56,8 @@ size_t decode_rows(const IndexedTables& tables, IndexedTile& tile, size_t at, si
   const __m256i low24 = _mm256_set1_epi64x(0xffffff), low5 = _mm256_set1_epi64x(31), one = _mm256_set1_epi64x(1);
   const __m256i evens = _mm256_setr_epi32(0, 2, 4, 6, 0, 2, 4, 6);
   __m256i state[kGroups];
-  for (int g = 0; g < kGroups; ++g) state[g] = _mm256_load_si256(reinterpret_cast<const __m256i*>(states.state + lane) + g);
+  for (int g = 0; g < kGroups; ++g)
+    state[g] = _mm256_load_si256(reinterpret_cast<const __m256i*>(states.state + lane) + g);
   const uint8_t* words = states.words;
   size_t row = 0;
   for (; row < rows && states.end - words >= 16 * kGroups; ++row) {
@@ -107,8 +108,8 @@ size_t decode_rows(const IndexedTables& tables, IndexedTile& tile, size_t at, si
 
 }  // namespace
 
-size_t decode_indexed_rows_avx2(const IndexedTables& tables, IndexedTile& tile, size_t at, size_t rows, size_t lane, size_t lanes,
-                                LaneStates& states, int32_t* out) noexcept {
+size_t decode_indexed_rows_avx2(const IndexedTables& tables, IndexedTile& tile, size_t at, size_t rows, size_t lane,
+                                size_t lanes, LaneStates& states, int32_t* out) noexcept {
   if (lanes == 32) return decode_rows<8>(tables, tile, at, rows, lane, states, out);
   if (lanes == 8) return decode_rows<2>(tables, tile, at, rows, lane, states, out);
   return decode_indexed_rows_scalar(tables, tile, at, rows, lane, lanes, states, out);

@@ -121,7 +121,8 @@ uint32_t* encode_rows(const SymbolEntry* entries, const uint32_t* ids, size_t ro
       const auto many = uint32_t(_mm_popcnt_u32(over));
       // Packed, then turned until the last word stands last: a compress to memory is slow, a whole store is not.
       const __m256i packed = _mm256_maskz_compress_epi32(over, _mm512_cvtepi64_epi32(state[g]));
-      const __m256i turned = _mm256_permutevar8x32_epi32(packed, _mm256_add_epi32(numbers, _mm256_set1_epi32(int(many))));
+      const __m256i turned =
+          _mm256_permutevar8x32_epi32(packed, _mm256_add_epi32(numbers, _mm256_set1_epi32(int(many))));
       _mm256_storeu_si256(reinterpret_cast<__m256i*>(top - 8), turned);
       top -= many;
       const __m512i x = _mm512_mask_srli_epi64(state[g], over, state[g], 32);
@@ -138,8 +139,8 @@ uint32_t* encode_rows(const SymbolEntry* entries, const uint32_t* ids, size_t ro
 
 }  // namespace
 
-size_t decode_indexed_rows_avx512(const IndexedTables& tables, IndexedTile& tile, size_t at, size_t rows, size_t lane, size_t lanes,
-                                  LaneStates& states, int32_t* out) noexcept {
+size_t decode_indexed_rows_avx512(const IndexedTables& tables, IndexedTile& tile, size_t at, size_t rows, size_t lane,
+                                  size_t lanes, LaneStates& states, int32_t* out) noexcept {
   if (lanes == 32) return decode_rows<4>(tables, tile, at, rows, lane, states, out);
   if (lanes == 8) return decode_rows<1>(tables, tile, at, rows, lane, states, out);
   return decode_indexed_rows_scalar(tables, tile, at, rows, lane, lanes, states, out);

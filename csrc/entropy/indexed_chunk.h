@@ -14,7 +14,8 @@ namespace tersor::entropy::indexed {
 
 inline constexpr const char* kWhat = "indexed stream";
 
-// The tables of symbols [at, at + count), the means' fractions counted in. Raises bad_call for an index that names none.
+// The tables of symbols [at, at + count), the means' fractions counted in. Raises bad_call for an index that names
+// none.
 void tables_of(const Indexes& indexes, const TableSet& set, Means means, size_t at, size_t count, uint16_t* out);
 
 void put_escape(BitWriter& bits, const Escape& escape);

@@ -1,11 +1,11 @@
 // Inner loops of the indexed stream. Page: docs/formats/indexed.md. indexed_scalar.cpp defines their results.
-// A state lies in [2^31, 2^63); symbol i of a chunk belongs to lane i modulo the number of lanes, and the words that the
-// lanes take stand in the order in which they are taken.
+// A state lies in [2^31, 2^63); symbol i of a chunk belongs to lane i modulo the number of lanes, and the words that
+// the lanes take stand in the order in which they are taken.
 #pragma once
 #include <cstddef>
 #include <cstdint>
 
-#include "entropy/table_set.h"
+#include "entropy/symbol_entry.h"
 
 namespace tersor::entropy {
 

@@ -110,8 +110,8 @@ bool decode_indexed_some(const IndexedTables& tables, IndexedTile& tile, size_t 
   return true;
 }
 
-size_t decode_indexed_rows_scalar(const IndexedTables& tables, IndexedTile& tile, size_t at, size_t rows, size_t lane, size_t lanes,
-                                  LaneStates& states, int32_t* out) noexcept {
+size_t decode_indexed_rows_scalar(const IndexedTables& tables, IndexedTile& tile, size_t at, size_t rows, size_t lane,
+                                  size_t lanes, LaneStates& states, int32_t* out) noexcept {
   switch (lanes) {
     case 1: return decode_rows<1>(tables, tile, at, rows, lane, states, out);
     case 2: return decode_rows<2>(tables, tile, at, rows, lane, states, out);

@@ -12,7 +12,7 @@ namespace tersor::entropy {
 namespace {
 
 constexpr const char* kWhat = "table set";
-constexpr uint8_t kStream = 4, kVersion = 1;  // core/ids.def
+constexpr uint8_t kStream = 4, kVersion = 1;       // core/ids.def
 constexpr uint64_t kMostMass = uint64_t(1) << 47;  // times slots and a half it fits 64 bits
 constexpr int kLeastBucketBits = 4, kMostBucketBits = 12;
 constexpr size_t kMostBuckets = size_t(1) << 24;
@@ -36,9 +36,8 @@ std::vector<uint32_t> round_masses(const Masses& table, uint32_t slots) {
   }
   const size_t symbols = table.mass.size();
   const auto kept_from = [&](uint64_t least) {  // `least` quarters of a slot
-    return size_t(std::ranges::count_if(table.mass, [&](uint64_t mass) {
-      return mass != 0 && mass * slots >= (total * least + 3) / 4;
-    }));
+    return size_t(std::ranges::count_if(
+        table.mass, [&](uint64_t mass) { return mass != 0 && mass * slots >= (total * least + 3) / 4; }));
   };
   uint64_t least = 1;
   size_t kept = kept_from(least);
@@ -116,8 +115,8 @@ TableSet TableSet::from_frequencies(std::vector<Frequencies> tables, int precisi
     TERSOR_REQUIRE(frequencies.size() >= 2 && frequencies.size() <= kMostTableSymbols + 1, Code::bad_call, kWhat,
                    ": a table of ", frequencies.size(), " frequencies, 2..", kMostTableSymbols + 1, " are needed");
     const uint64_t sum = std::accumulate(frequencies.begin(), frequencies.end(), uint64_t(0));
-    TERSOR_REQUIRE(sum == uint64_t(1) << precision, Code::bad_call, kWhat, ": frequencies sum to ", sum,
-                   ", not to 2^", precision);
+    TERSOR_REQUIRE(sum == uint64_t(1) << precision, Code::bad_call, kWhat, ": frequencies sum to ", sum, ", not to 2^",
+                   precision);
     for (uint32_t& f : frequencies) f <<= kSlotBits - precision;
     if (frequencies.back() == 0) {
       const auto top = std::max_element(frequencies.begin(), frequencies.end());
@@ -203,7 +202,8 @@ TableSet TableSet::parse(std::span<const uint8_t> data) {
   TableSet set(precision, fraction_bits);
   for (uint64_t i = 0; i < tables; ++i) {
     const uint64_t code = take_varint(rest, kWhat);
-    TERSOR_REQUIRE(code <= UINT32_MAX, Code::bad_data, kWhat, ": a first symbol of ", code >> 1, ", 32 bits are allowed");
+    TERSOR_REQUIRE(code <= UINT32_MAX, Code::bad_data, kWhat, ": a first symbol of ", code >> 1,
+                   ", 32 bits are allowed");
     const auto low = int32_t(uint32_t(code >> 1) ^ (0u - uint32_t(code & 1)));
     const Table table = Table::parse(rest);
     const auto given = table.frequencies();

@@ -5,30 +5,16 @@
 #include <span>
 #include <vector>
 
+#include "entropy/symbol_entry.h"
+
 namespace tersor::entropy {
 
 inline constexpr size_t kMostTables = 4096;
-inline constexpr int kMostFractionBits = 4;                     // positions of the mean between two integers: 16
-inline constexpr size_t kMostTableSymbols = 65536;              // a table's, without its escape
-inline constexpr size_t kMostSetSymbols = size_t(1) << 24;      // all tables' together, escapes counted
-inline constexpr int kSlotBits = 16;                            // coders see every table in 2^16 slots
-inline constexpr uint32_t kTableSlots = uint32_t(1) << kSlotBits;
-
-// One symbol as coders want it. inverse: a little less than 1 / frequency, see encode_one in indexed_scalar.cpp.
-struct SymbolEntry {
-  double inverse;
-  uint32_t frequency;
-  uint32_t start;
-};
+inline constexpr int kMostFractionBits = 4;                 // positions of the mean between two integers: 16
+inline constexpr size_t kMostTableSymbols = 65536;          // a table's, without its escape
+inline constexpr size_t kMostSetSymbols = size_t(1) << 24;  // all tables' together, escapes counted
 
 SymbolEntry symbol_entry(uint32_t start, uint32_t frequency) noexcept;
-
-struct TableRow {
-  uint32_t entry;   // of the first symbol; the escape's stands behind the last symbol's
-  int32_t low;      // the first symbol
-  uint32_t count;   // symbols low, low + 1, ...
-  uint32_t direct;  // count, or 0 where a symbol between them has no slot, so that each has to be looked up
-};
 
 // A table before rounding. Masses have any common scale; their sum with `outside`, the mass of all integers that are
 // not listed, is below 2^58.
@@ -45,8 +31,8 @@ class TableSet {
   // Raises bad_call: no table or too many, no mass, too many symbols, precision outside 12..16.
   static TableSet from_masses(std::span<const Masses> tables, int precision, int fraction_bits = 0);
 
-  // Frequencies as they are, the escape's last; a row's sum is 2^precision. Where the escape has none, the most frequent
-  // symbol gives it one slot of 2^16. Raises bad_call.
+  // Frequencies as they are, the escape's last; a row's sum is 2^precision. Where the escape has none, the most
+  // frequent symbol gives it one slot of 2^16. Raises bad_call.
   struct Frequencies {
     int32_t low = 0;
     std::vector<uint32_t> frequencies;

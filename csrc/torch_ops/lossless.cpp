@@ -1,7 +1,5 @@
 #include "torch_ops/lossless.h"
 
-#include <algorithm>
-
 #include "checkpoint/checkpoint.h"
 #include "core/error.h"
 #include "core/pool.h"
@@ -9,13 +7,6 @@
 #include "torch_ops/tensor.h"
 
 namespace tersor::torch_ops {
-
-// torch.set_num_threads and tersor.set_num_threads are both obeyed.
-static int threads() {
-  uint32_t torchs = 1;
-  TERSOR_REQUIRE(api().torch_get_num_threads(&torchs) == 0, Code::environment, "torch does not say its threads");
-  return std::min(int(torchs), num_threads());
-}
 
 void decompress_into_boxed(uint64_t* stack, uint64_t, uint64_t) {
   const Tensor data(stack[0]), out(stack[1]);
@@ -31,7 +22,7 @@ void decompress_into_boxed(uint64_t* stack, uint64_t, uint64_t) {
   TERSOR_REQUIRE(entry.dtype == *dtype && entry.shape == shape, Code::bad_call, "out is ", dtype_name(*dtype), " ",
                  shape_text(shape), ", the data is ", dtype_name(entry.dtype), " ", shape_text(entry.shape));
   const ExecutorScope scope(torch_threads());
-  file.read(0, out.bytes(*dtype), threads());
+  file.read(0, out.bytes(*dtype), torch_num_threads());
 }
 
 }  // namespace tersor::torch_ops

@@ -2,7 +2,10 @@
 
 #include <unistd.h>
 
+#include <algorithm>
+
 #include "core/error.h"
+#include "torch_ops/indexed.h"
 #include "torch_ops/lossless.h"
 #include "torch_ops/torch_c_abi.h"
 
@@ -16,6 +19,8 @@ struct Operator {
 };
 constexpr Operator kOperators[] = {
     {"decompress_into", kDecompressIntoSchema, &decompress_into_boxed},
+    {"rans_encode_indexed", kRansEncodeIndexedSchema, &rans_encode_indexed_boxed},
+    {"rans_decode_indexed", kRansDecodeIndexedSchema, &rans_decode_indexed_boxed},
 };
 constexpr uint64_t kTargetVersion = uint64_t(2) << 56 | uint64_t(10) << 48;  // the ABI as of torch 2.10
 bool registered = false;
@@ -56,5 +61,11 @@ void register_torch_ops() {
 bool torch_ops_registered() noexcept { return registered; }
 
 Executor torch_threads() noexcept { return registered && ::getpid() == process ? &run_on_torchs : nullptr; }
+
+int torch_num_threads() {
+  uint32_t torchs = 1;
+  TERSOR_REQUIRE(api().torch_get_num_threads(&torchs) == 0, Code::environment, "torch does not say its threads");
+  return std::min(int(torchs), num_threads());
+}
 
 }  // namespace tersor::torch_ops

@@ -12,4 +12,7 @@ bool torch_ops_registered() noexcept;
 // a core. Null where torch is not there, and in the child of a fork, where its threads are not.
 Executor torch_threads() noexcept;
 
+// torch.set_num_threads and tersor.set_num_threads are both obeyed.
+int torch_num_threads();
+
 }  // namespace tersor::torch_ops

@@ -1,8 +1,10 @@
 // A tensor handle that an operator was given: owned, deleted when it goes out of scope.
 #pragma once
+#include <algorithm>
 #include <optional>
 #include <span>
 #include <utility>
+#include <vector>
 
 #include "core/array.h"
 #include "core/error.h"
@@ -13,11 +15,32 @@ namespace tersor::torch_ops {
 class Tensor {
  public:
   explicit Tensor(uint64_t stack_value) noexcept : handle_(reinterpret_cast<TensorHandle*>(stack_value)) {}
+  Tensor(Tensor&& other) noexcept : handle_(std::exchange(other.handle_, nullptr)) {}
   Tensor(const Tensor&) = delete;
   Tensor& operator=(const Tensor&) = delete;
   ~Tensor() {
     if (handle_) api().aoti_torch_delete_tensor_object(handle_);
   }
+
+  // A fresh, contiguous one in the CPU's memory, its elements not set.
+  static Tensor empty(DType dtype, const Shape& shape) {
+    std::vector<int64_t> sizes(shape.begin(), shape.end()), strides(shape.size(), 1);
+    for (size_t i = shape.size(); i-- > 1;) strides[i - 1] = strides[i] * std::max<int64_t>(1, sizes[i]);
+    int32_t number = -1;
+    switch (dtype) {
+#define X(name, getter) \
+  case DType::name: number = api().name; break;
+      TERSOR_TORCH_DTYPES(X)
+#undef X
+    }
+    constexpr int32_t kCpu = 0, kNoIndex = -1;
+    TensorHandle* made = nullptr;
+    require(api().aoti_torch_empty_strided(int64_t(shape.size()), sizes.data(), strides.data(), number, kCpu, kNoIndex,
+                                           &made));
+    return Tensor(reinterpret_cast<uint64_t>(made));
+  }
+  // Hands the tensor to the caller, as a value of an operator's stack.
+  uint64_t release() noexcept { return reinterpret_cast<uint64_t>(std::exchange(handle_, nullptr)); }
 
   bool contiguous() const { return ask<bool>(api().aoti_torch_is_contiguous); }
   std::optional<DType> dtype() const {  // nothing for a dtype that has no number on disk

@@ -21,6 +21,8 @@ using Boxed = void (*)(uint64_t* stack, uint64_t inputs, uint64_t outputs);
   X(int32_t, torch_library_impl, (LibraryHandle*, const char*, Boxed, uint64_t))                               \
   X(int32_t, torch_get_num_threads, (uint32_t*))                                                               \
   X(int32_t, torch_parallel_for, (int64_t, int64_t, int64_t, void (*)(int64_t, int64_t, void*), void*))        \
+  X(int32_t, aoti_torch_empty_strided,                                                                         \
+    (int64_t, const int64_t*, const int64_t*, int32_t, int32_t, int32_t, TensorHandle**))                      \
   X(int32_t, aoti_torch_delete_tensor_object, (TensorHandle*))                                                 \
   X(int32_t, aoti_torch_get_data_ptr, (TensorHandle*, void**))                                                 \
   X(int32_t, aoti_torch_get_dim, (TensorHandle*, int64_t*))                                                    \

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from typing_extensions import Buffer
 
+    from tersor.entropy import TableSet
+
 __all__ = [
     "compress",
     "decompress",
@@ -27,9 +29,12 @@ __all__ = [
     "load_file",
     "load_model",
     "open_file",
+    "rans_decode_indexed",
+    "rans_encode_indexed",
     "save",
     "save_file",
     "save_model",
+    "table_tensor",
 ]
 
 try:
@@ -40,6 +45,16 @@ except OSError as error:
 
 # Writing into `out` has no result whose shape could be asked for.
 torch.library.register_fake("tersor::decompress_into", lambda data, out: None)
+
+
+@torch.library.register_fake("tersor::rans_encode_indexed")
+def _(symbols: Any, indexes: Any, tables: Any, means: Any) -> Any:
+    return symbols.new_empty(torch.library.get_ctx().new_dynamic_size(), dtype=torch.uint8)
+
+
+@torch.library.register_fake("tersor::rans_decode_indexed")
+def _(data: Any, indexes: Any, tables: Any, means: Any) -> Any:
+    return indexes.new_empty(indexes.shape, dtype=torch.int32)
 
 
 _DTYPES: dict[str, torch.dtype] = {
@@ -62,6 +77,52 @@ _DTYPES: dict[str, torch.dtype] = {
     "C64": torch.complex64,
 }
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+
+
+def rans_encode_indexed(
+    symbols: torch.Tensor, indexes: torch.Tensor, tables: torch.Tensor, means: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Code integers, each by the table that its index names: tersor.entropy.encode_indexed inside torch.compile.
+
+    symbols, indexes: tensors of one shape on the CPU, of any dtype whose values are integers of 32 bits; int32, int64
+    and for indexes uint8 are taken without a copy by PyTorch. tables: uint8 [bytes], what table_tensor makes of a
+    TableSet. means: None or integers, see encode_indexed. Returns the stream, uint8 [bytes].
+    Raises RuntimeError (an index without a table, counts that differ, tables that are none, over 32 bits).
+    `torch.ops.tersor.rans_encode_indexed` takes an empty tensor for no means.
+    """
+    result: torch.Tensor = torch.ops.tersor.rans_encode_indexed(
+        _integers(symbols), _indexes(indexes), tables, _means(indexes, means)
+    )
+    return result
+
+
+def rans_decode_indexed(
+    data: torch.Tensor, indexes: torch.Tensor, tables: torch.Tensor, means: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Give back what rans_encode_indexed was given, int32 in the shape of indexes.
+
+    data: uint8 [bytes]; the others as they were given for encoding. Raises RuntimeError (damaged, or not what the
+    stream was coded with).
+    """
+    result: torch.Tensor = torch.ops.tersor.rans_decode_indexed(data, _indexes(indexes), tables, _means(indexes, means))
+    return result
+
+
+def _integers(tensor: torch.Tensor) -> torch.Tensor:
+    return (tensor if tensor.dtype in (torch.int32, torch.int64) else tensor.to(torch.int64)).contiguous()
+
+
+def _indexes(indexes: torch.Tensor) -> torch.Tensor:
+    return indexes.contiguous() if indexes.dtype == torch.uint8 else _integers(indexes)
+
+
+def _means(indexes: torch.Tensor, means: torch.Tensor | None) -> torch.Tensor:
+    return indexes.new_empty(0, dtype=torch.int32) if means is None else _integers(means)
+
+
+def table_tensor(tables: TableSet) -> torch.Tensor:
+    """A TableSet as uint8 [bytes], for the operators: a buffer that a module can register and save."""
+    return torch.frombuffer(bytearray(tables.to_bytes()), dtype=torch.uint8)
 
 
 def save_file(

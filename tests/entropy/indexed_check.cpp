@@ -21,7 +21,8 @@ uint32_t q16(double value) { return uint32_t(std::lround(value * 65536)); }
 
 std::shared_ptr<const TableSet> gaussians(int count, double least, double most, int fraction_bits = 0) {
   std::vector<uint32_t> scales;
-  for (int i = 0; i < count; ++i) scales.push_back(q16(least * std::pow(most / least, i / double(std::max(1, count - 1)))));
+  for (int i = 0; i < count; ++i)
+    scales.push_back(q16(least * std::pow(most / least, i / double(std::max(1, count - 1)))));
   return std::make_shared<TableSet>(make_tables(Family::gaussian, scales, {}, 16, fraction_bits));
 }
 
@@ -54,7 +55,8 @@ Sample sample(size_t n, uint32_t seed, int wild = 0, int fraction_bits = -1, dou
     const double mean = fraction_bits >= 0 ? double(int32_t(random() % 4096) - 2048) : 0;
     if (fraction_bits >= 0) made.means.push_back(int32_t(mean));
     const double scale = least * std::pow(most / least, made.indexes.back() / 63.0);
-    made.symbols.push_back(int32_t(std::lround(normal(random) * scale + std::ldexp(mean, -std::max(0, fraction_bits)))));
+    made.symbols.push_back(
+        int32_t(std::lround(normal(random) * scale + std::ldexp(mean, -std::max(0, fraction_bits)))));
     if (wild && random() % uint32_t(wild) == 0) made.symbols.back() = int32_t(random());
   }
   return made;
@@ -76,8 +78,8 @@ TEST_CASE("indexed: every level and number of threads gives the same bytes and r
     size_t symbols;
     int wild, fraction_bits;
     double most;
-  } const cases[] = {{5000, 0, -1, 64}, {20001, 300, 4, 64}, {70000, 0, -1, 64}, {150000, 1000, -1, 8},
-                     {600000, 100000, 2, 64}, {1200000, 0, -1, 0.2}};
+  } const cases[] = {{5000, 0, -1, 64},     {20001, 300, 4, 64},     {70000, 0, -1, 64},
+                     {150000, 1000, -1, 8}, {600000, 100000, 2, 64}, {1200000, 0, -1, 0.2}};
   for (const auto& c : cases) {
     const Sample s = sample(c.symbols, 7, c.wild, c.fraction_bits, 0.11, c.most);
     const Bytes want = s.encoded();
@@ -127,8 +129,9 @@ TEST_CASE("indexed: a decoder goes to chunks, and tables may change from call to
   CHECK(std::equal(other.symbols.begin(), other.symbols.end(), out.end() - 1000));
   CHECK(std::equal(out.begin(), out.end() - 1000, s.symbols.begin() + 524288));
   CHECK(check::error_of([&] { decoder.seek(7); }).find("multiples of 262144") != std::string::npos);
-  CHECK(check::error_of([&] { decoder.read(s.at(0, 1), *s.tables, {}, std::span(out).first(1)); })
-            .find("reads 1 symbols, 0 are left") != std::string::npos);
+  CHECK(check::error_of([&] {
+          decoder.read(s.at(0, 1), *s.tables, {}, std::span(out).first(1));
+        }).find("reads 1 symbols, 0 are left") != std::string::npos);
 }
 
 TEST_CASE("indexed: symbols by their own intervals are read by their own cdfs") {
@@ -186,11 +189,11 @@ TEST_CASE("indexed: the quotient is exact for every frequency at the ends of its
 
 TEST_CASE("indexed: all 32-bit symbols, tables of every shape and holes come back on every level") {
   std::vector<TableSet::Frequencies> tables = {
-      {-3, {65534, 1, 1}},                        // one likely symbol
-      {INT32_MIN, {1, 2, 3, 65530 - 1, 1}},       // at the lower end
-      {INT32_MAX - 4, {1, 2, 3, 65530 - 1, 1}},   // at the upper one
-      {0, {10, 0, 0, 20, 0, 65536 - 31, 1}},      // holes
-      {5, {65536, 0}},                            // everything to one symbol: the escape gets a slot of it
+      {-3, {65534, 1, 1}},                       // one likely symbol
+      {INT32_MIN, {1, 2, 3, 65530 - 1, 1}},      // at the lower end
+      {INT32_MAX - 4, {1, 2, 3, 65530 - 1, 1}},  // at the upper one
+      {0, {10, 0, 0, 20, 0, 65536 - 31, 1}},     // holes
+      {5, {65536, 0}},                           // everything to one symbol: the escape gets a slot of it
   };
   tables.push_back({-32768, std::vector<uint32_t>(65535, 1)});
   tables.back().frequencies.push_back(1);
@@ -207,7 +210,9 @@ TEST_CASE("indexed: all 32-bit symbols, tables of every shape and holes come bac
     for (size_t i = 0; i < n; ++i) {
       s.indexes.push_back(uint8_t(random() % tables.size()));
       const uint32_t low = uint32_t(tables[s.indexes.back()].low);
-      s.symbols.push_back(random() % 8 ? int32_t(low + random() % 8) : random() % 2 ? ends[random() % 9] : int32_t(random()));
+      s.symbols.push_back(random() % 8   ? int32_t(low + random() % 8)
+                          : random() % 2 ? ends[random() % 9]
+                                         : int32_t(random()));
     }
     const Bytes want = s.encoded();
     check::each_isa([&] {
@@ -256,8 +261,10 @@ TEST_CASE("indexed: damage, wrong tables and wrong indexes end in an error or wr
     };
     for (int i = 0; i < 60; ++i) {
       Bytes bad = data;
-      if (i % 2) bad.resize(random() % bad.size());
-      else bad[random() % std::min<size_t>(bad.size(), i % 4 ? 40 : bad.size())] ^= uint8_t(1 << random() % 8);
+      if (i % 2)
+        bad.resize(random() % bad.size());
+      else
+        bad[random() % std::min<size_t>(bad.size(), i % 4 ? 40 : bad.size())] ^= uint8_t(1 << random() % 8);
       decode_to(bad, s);
     }
     Sample other = s;

@@ -25,7 +25,8 @@ int main() {
   take(make_tables(Family::student_t, scales, freedoms, 16, 0));
   std::vector<uint32_t> weights;
   std::vector<int32_t> means;
-  for (uint32_t i = 0; i < 64; ++i) weights.push_back(1 + i * 977 % 65536), means.push_back(int32_t(i * 99991 % 2000000) - 1000000);
+  for (uint32_t i = 0; i < 64; ++i)
+    weights.push_back(1 + i * 977 % 65536), means.push_back(int32_t(i * 99991 % 2000000) - 1000000);
   take(make_mixtures(Family::gaussian, 4, weights, means, scales, {}, 16, 1));
   const double pmf[] = {0.1, 1e-9, 0.25, 3e-7, 0.6, 0.05};
   const Masses masses = masses_of_pmf(-2, pmf, 1e-4);

@@ -24,7 +24,8 @@ std::vector<uint32_t> frequencies_of(const TableSet& set, size_t table) {
 }
 
 bool same(const TableSet& a, const TableSet& b) {
-  if (a.tables() != b.tables() || a.precision() != b.precision() || a.fraction_bits() != b.fraction_bits()) return false;
+  if (a.tables() != b.tables() || a.precision() != b.precision() || a.fraction_bits() != b.fraction_bits())
+    return false;
   for (size_t t = 0; t < a.tables(); ++t)
     if (a.rows()[t].low != b.rows()[t].low || frequencies_of(a, t) != frequencies_of(b, t)) return false;
   return std::ranges::equal(a.buckets(), b.buckets()) && std::ranges::equal(a.places(), b.places());
@@ -45,7 +46,8 @@ TEST_CASE("table set: every slot is found through its bucket or by searching") {
     Masses masses;
     masses.low = int32_t(random() % 1000) - 500;
     const size_t n = 1 + random() % (t % 4 ? 40 : 4000);
-    for (size_t s = 0; s < n; ++s) masses.mass.push_back(random() % 3 ? random() % 100 : random() % 1000000 * (random() % 2));
+    for (size_t s = 0; s < n; ++s)
+      masses.mass.push_back(random() % 3 ? random() % 100 : random() % 1000000 * (random() % 2));
     masses.mass[random() % n] += 1000000;
     masses.outside = random() % 1000;
     tables.push_back(masses);
@@ -62,9 +64,12 @@ TEST_CASE("table set: every slot is found through its bucket or by searching") {
       const uint64_t bucket = set.buckets()[(place & 0xffffff) + (slot >> (place >> 24 & 255))];
       const uint32_t start = bucket & 0xffff, one = bucket >> 16 & 0xffff, two = bucket >> 32 & 0xffff;
       const auto first = uint32_t(bucket >> 48);
-      if (slot - start < one) found &= first == s;
-      else if (slot - start - one < two) found &= first + 1 == s;
-      else found &= first <= s;  // by searching
+      if (slot - start < one)
+        found &= first == s;
+      else if (slot - start - one < two)
+        found &= first + 1 == s;
+      else
+        found &= first <= s;  // by searching
     }
   }
   CHECK(found);
@@ -84,7 +89,8 @@ TEST_CASE("table set: bytes give the same tables back, at every precision") {
 }
 
 TEST_CASE("table set: masses are rounded to what costs least within a hair") {
-  // Cross-entropy of the masses under the table against their entropy: below 0.0005 bit for tables that fit their slots.
+  // Cross-entropy of the masses under the table against their entropy: below 0.0005 bit for tables that fit their
+  // slots.
   std::mt19937 random(5);
   for (int round = 0; round < 50; ++round) {
     Masses masses;
@@ -128,16 +134,19 @@ TEST_CASE("table set: parameters out of range are told of") {
   const auto error = [](const auto& f) { return check::error_of(f); };
   const std::vector<uint32_t> tiny = {255}, fine = {65536}, none;
   const std::vector<Masses> empty(1), many(4097, Masses{0, {1}, 0});
-  CHECK(error([&] { make_tables(Family::gaussian, tiny, {}, 16, 0); }).find("1/256..8192 are allowed") != std::string::npos);
+  CHECK(error([&] { make_tables(Family::gaussian, tiny, {}, 16, 0); }).find("1/256..8192 are allowed") !=
+        std::string::npos);
   CHECK(error([&] { make_tables(Family::gaussian, none, {}, 16, 0); }).find("0 tables") != std::string::npos);
   CHECK(error([&] { make_tables(Family::gaussian, fine, {}, 17, 0); }).find("12..16") != std::string::npos);
   CHECK(error([&] { make_tables(Family::gaussian, fine, {}, 16, 5); }).find("fraction bits") != std::string::npos);
-  CHECK(error([&] { make_tables(Family::student_t, fine, {}, 16, 0); }).find("degrees of freedom") != std::string::npos);
+  CHECK(error([&] { make_tables(Family::student_t, fine, {}, 16, 0); }).find("degrees of freedom") !=
+        std::string::npos);
   CHECK(error([&] { TableSet::from_masses(empty, 16); }).find("no symbol of a table") != std::string::npos);
   CHECK(error([&] { TableSet::from_masses(many, 16); }).find("4097 tables") != std::string::npos);
   CHECK(error([&] { TableSet::from_frequencies({{0, {1, 2}}}, 12); }).find("sum to 3") != std::string::npos);
   CHECK(error([&] { TableSet::from_frequencies({{0, {0, 4096}}}, 12); }).find("but its escape") != std::string::npos);
-  CHECK(error([&] { TableSet::from_frequencies({{INT32_MAX, {1, 1, 4094}}}, 12); }).find("above 2^31") != std::string::npos);
+  CHECK(error([&] { TableSet::from_frequencies({{INT32_MAX, {1, 1, 4094}}}, 12); }).find("above 2^31") !=
+        std::string::npos);
   const double bad[] = {0.5, -0.1};
   CHECK(error([&] { masses_of_pmf(0, bad, 0); }).find("probability 1 is -0.1") != std::string::npos);
 }
