@@ -96,6 +96,17 @@ class HeldDecoder {
   indexed::Decoder decoder_;
 };
 
+// An encoder and the sets that its symbols are coded by. Python's references keep those alive, so that a call need not
+// make a shared pointer.
+struct HeldEncoder {
+  indexed::Encoder encoder;
+  std::vector<nb::object> sets;
+
+  void keep(nb::handle set) {
+    if (sets.empty() || !sets.back().is(set)) sets.push_back(nb::borrow(set));
+  }
+};
+
 using Set = std::shared_ptr<TableSet>;
 
 Set shared(TableSet set) { return std::make_shared<TableSet>(std::move(set)); }
@@ -211,27 +222,30 @@ void bind_indexed(nb::module_& m) {
       nb::arg("data"), nb::arg("bytes"), nb::arg("indexes"), nb::arg("tables"), nb::arg("means").none(), nb::arg("out"),
       nb::arg("threads"));
 
-  nb::class_<indexed::Encoder>(m, "IndexedEncoder")
+  nb::class_<HeldEncoder>(m, "IndexedEncoder")
       .def(nb::init<>())
       .def(
           "write",
-          [](indexed::Encoder& encoder, nb::handle symbols, nb::handle indexes, Set tables, nb::handle means) {
+          [](HeldEncoder& held, nb::handle symbols, nb::handle indexes, nb::handle tables, nb::handle means) {
             const Integers from(symbols, false), at(indexes, false);
             const Means mean(means);
+            const auto& set = nb::cast<const TableSet&>(tables);
             if (!take_arrays(from, at, mean)) return false;
-            encoder.write(from.as<const int32_t>(), at.indexes(), std::move(tables), mean.get());
+            const std::shared_ptr<const TableSet> unowned(std::shared_ptr<void>(), &set);
+            held.encoder.write(from.as<const int32_t>(), at.indexes(), unowned, mean.get());
+            held.keep(tables);
             return true;
           },
           nb::arg("symbols"), nb::arg("indexes"), nb::arg("tables"), nb::arg("means").none())
       .def("write_intervals",
-           [](indexed::Encoder& encoder, uintptr_t starts, uintptr_t frequencies, size_t count) {
-             encoder.write_intervals(span_at<const uint32_t>(starts, count),
-                                     span_at<const uint32_t>(frequencies, count));
+           [](HeldEncoder& held, uintptr_t starts, uintptr_t frequencies, size_t count) {
+             held.encoder.write_intervals(span_at<const uint32_t>(starts, count),
+                                          span_at<const uint32_t>(frequencies, count));
            })
-      .def_prop_ro("symbols", &indexed::Encoder::symbols)
-      .def("finish", [](indexed::Encoder& encoder, int threads) {
-        indexed::Encoder taken = std::exchange(encoder, {});  // others may write meanwhile
-        return bytes_of(without_gil(taken.symbols(), [&] { return taken.finish(threads); }));
+      .def_prop_ro("symbols", [](const HeldEncoder& held) { return held.encoder.symbols(); })
+      .def("finish", [](HeldEncoder& held, int threads) {
+        HeldEncoder taken = std::exchange(held, {});  // others may write meanwhile
+        return bytes_of(without_gil(taken.encoder.symbols(), [&] { return taken.encoder.finish(threads); }));
       });
 
   nb::class_<HeldDecoder>(m, "IndexedDecoder")

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-SUITES = ("entropy", "lossless", "difference")
+SUITES = ("entropy", "lossless", "difference", "indexed")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -85,10 +85,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _plan(arguments: argparse.Namespace) -> tuple[list[Any], dict[str, str]]:
-    from tersor.bench import difference, entropy, lossless
+    from tersor.bench import difference, entropy, indexed, lossless
 
-    suite = {"entropy": entropy.plan, "lossless": lossless.plan, "difference": difference.plan}[arguments.suite]
-    return suite(
+    suites = {"entropy": entropy, "lossless": lossless, "difference": difference, "indexed": indexed}
+    return suites[arguments.suite].plan(
         peers=arguments.peers,
         quick=arguments.quick,
         rounds=arguments.rounds,

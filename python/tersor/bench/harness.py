@@ -80,7 +80,9 @@ class Timing:
 
 
 def as_bytes(value: Any) -> Bytes:
-    """The raw bytes of an array or buffer, without a copy."""
+    """The raw bytes of an array or buffer, without a copy; of a list of integers, as 32 bits each."""
+    if isinstance(value, list):
+        return np.asarray(value, np.int32).view(np.uint8)
     if isinstance(value, np.ndarray):
         return np.ascontiguousarray(value).reshape(-1).view(np.uint8)
     return np.frombuffer(value, np.uint8)
