@@ -66,7 +66,7 @@ demo: .venv/.demo
 	.venv/bin/python bench/demo.py
 
 bench: .venv/.demo  # which has the weights of two cases
-	for suite in entropy lossless difference; do .venv/bin/tersor bench $$suite --peers -o bench/results/$$suite.json; done
+	for suite in entropy indexed lossless difference; do .venv/bin/tersor bench $$suite --peers -o bench/results/$$suite.json; done
 	.venv/bin/python bench/report.py
 
 # ---- tests: all is built first, on every core; then the stages, which have a core each, run beside one another. Every

@@ -27,21 +27,24 @@ CASES = {
     "step2": "2 % of bf16 weights moved by one step",
     "tuned": "all bf16 weights moved by 1.5 % of their deviation",
     "other": "bf16 weights against unrelated ones",
+    "latent4k": "4,000 integers",
+    "latent1m": "1 Mi integers",
+    "latent4m": "4 Mi integers",
 }
 # In the results, not in README: they crowd out what a reader compares.
 UNLISTED = {"lz4 frame", "blosc2 zstd-3 bitshuffle", "blosc2 lz4-5 bitshuffle", "tersor -2", "tersor -6"}
 
 
 def load(folder: Path = ROOT / "bench" / "results") -> list[Result]:
-    """The committed results, entropy first, then lossless and difference, then what came later, by file name."""
+    """The committed results, entropy and indexed first, then lossless and difference, then what came later, by file name."""
     results = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
-    order = {"entropy": 0, "lossless": 1, "difference": 2}
-    return sorted(results, key=lambda result: order.get(result["bench"], 3))
+    order = {"entropy": 0, "indexed": 1, "lossless": 2, "difference": 3}
+    return sorted(results, key=lambda result: order.get(result.get("bench"), 4))
 
 
 def numbers_table(results: Sequence[Result]) -> str:
     """The Markdown between README's marks. results: what `tersor bench ... --json` printed, one object a bench."""
-    parts = [_section(result) for result in results if result["bench"] in _WRITERS]
+    parts = [_section(result) for result in results if result.get("bench") in _WRITERS]
     return "\n\n".join(parts) if parts else "No results are committed yet: `make bench` writes them."
 
 
@@ -75,6 +78,21 @@ def _difference_cells(row: Row) -> list[str]:
     return [f"{row['bits_per_element']:.3f}", _speed(row, "encode"), _speed(row, "decode"), _ratios(row)]
 
 
+def _indexed_cells(row: Row) -> list[str]:
+    over = row["over_floor_percent"]
+    return [
+        "" if over is None else f"{over:+.2f} %",
+        *(_symbols(row, operation) for operation in ("encode", "decode", "decode_into")),
+        _ratios(row),
+    ]
+
+
+def _symbols(row: Row, operation: str) -> str:
+    """Millions of 32-bit symbols a second."""
+    speed = row.get(f"{operation}_gbps")
+    return "" if speed is None else f"{250 * speed:.3g}"
+
+
 def _speed(row: Row, operation: str) -> str:
     speed = row.get(f"{operation}_gbps")
     return "" if speed is None else f"{speed:.2f}"
@@ -103,6 +121,11 @@ _WRITERS = {
         "**Entropy coding**, 2 Mi symbols of 8 bits, tables built and read in the timing, decode into a given buffer:",
         ("over the entropy", "encode GB/s", "decode GB/s", "times the best peer"),
         _entropy_cells,
+    ),
+    "indexed": (
+        "**Integers with a table each**, 64 Gaussian scales of 0.11 to 64, tables built before, NumPy in and out:",
+        ("over the tables' bits", "encode M/s", "decode M/s", "into `out=` M/s", "times the best peer"),
+        _indexed_cells,
     ),
     "lossless": (
         "**Exact tensors**, 32 MiB each, `decompress` into a fresh array and into one that is given:",

@@ -7,6 +7,7 @@
 #include <nanobind/stl/vector.h>
 
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string_view>
 #include <utility>
@@ -77,6 +78,15 @@ auto without_gil(size_t symbols, const F& work) {
   return work();
 }
 
+// The same for objects with a state, one call at a time. Nobody waits for the GIL with the mutex in hand.
+template <class F>
+auto one_at_a_time(std::mutex& mutex, size_t symbols, const F& work) {
+  return without_gil(symbols, [&] {
+    const std::lock_guard lock(mutex);
+    return work();
+  });
+}
+
 nb::bytes bytes_of(const std::vector<uint8_t>& data) { return nb::bytes(data.data(), data.size()); }
 
 template <class T>
@@ -90,6 +100,7 @@ class HeldDecoder {
   explicit HeldDecoder(nb::bytes data)
       : data_(std::move(data)), decoder_({static_cast<const uint8_t*>(data_.data()), data_.size()}) {}
   indexed::Decoder& get() noexcept { return decoder_; }
+  std::mutex mutex;
 
  private:
   nb::bytes data_;
@@ -101,6 +112,7 @@ class HeldDecoder {
 struct HeldEncoder {
   indexed::Encoder encoder;
   std::vector<nb::object> sets;
+  std::mutex mutex;
 
   void keep(nb::handle set) {
     if (sets.empty() || !sets.back().is(set)) sets.push_back(nb::borrow(set));
@@ -232,20 +244,24 @@ void bind_indexed(nb::module_& m) {
             const auto& set = nb::cast<const TableSet&>(tables);
             if (!take_arrays(from, at, mean)) return false;
             const std::shared_ptr<const TableSet> unowned(std::shared_ptr<void>(), &set);
-            held.encoder.write(from.as<const int32_t>(), at.indexes(), unowned, mean.get());
             held.keep(tables);
+            one_at_a_time(held.mutex, from.count(),
+                          [&] { held.encoder.write(from.as<const int32_t>(), at.indexes(), unowned, mean.get()); });
             return true;
           },
           nb::arg("symbols"), nb::arg("indexes"), nb::arg("tables"), nb::arg("means").none())
       .def("write_intervals",
            [](HeldEncoder& held, uintptr_t starts, uintptr_t frequencies, size_t count) {
-             held.encoder.write_intervals(span_at<const uint32_t>(starts, count),
-                                          span_at<const uint32_t>(frequencies, count));
+             one_at_a_time(held.mutex, count, [&] {
+               held.encoder.write_intervals(span_at<const uint32_t>(starts, count),
+                                            span_at<const uint32_t>(frequencies, count));
+             });
            })
       .def_prop_ro("symbols", [](const HeldEncoder& held) { return held.encoder.symbols(); })
       .def("finish", [](HeldEncoder& held, int threads) {
-        HeldEncoder taken = std::exchange(held, {});  // others may write meanwhile
-        return bytes_of(without_gil(taken.encoder.symbols(), [&] { return taken.encoder.finish(threads); }));
+        const std::vector<nb::object> sets = std::exchange(held.sets, {});  // let go when all is coded
+        return bytes_of(
+            one_at_a_time(held.mutex, held.encoder.symbols(), [&] { return held.encoder.finish(threads); }));
       });
 
   nb::class_<HeldDecoder>(m, "IndexedDecoder")
@@ -256,15 +272,17 @@ void bind_indexed(nb::module_& m) {
             const Integers at(indexes, false), to(out, true);
             const Means mean(means);
             if (!take_arrays(to, at, mean)) return false;
-            decoder.get().read(at.indexes(), tables, mean.get(), to.as<int32_t>());
+            one_at_a_time(decoder.mutex, to.count(),
+                          [&] { decoder.get().read(at.indexes(), tables, mean.get(), to.as<int32_t>()); });
             return true;
           },
           nb::arg("indexes"), nb::arg("tables"), nb::arg("means").none(), nb::arg("out"))
       .def("read_cdfs",
            [](HeldDecoder& decoder, uintptr_t cdfs, size_t length, uintptr_t out, size_t count) {
-             const nb::gil_scoped_release released;
-             decoder.get().read_cdfs(span_at<const uint16_t>(cdfs, length * count), length,
-                                     span_at<int16_t>(out, count));
+             one_at_a_time(decoder.mutex, count * length, [&] {
+               decoder.get().read_cdfs(span_at<const uint16_t>(cdfs, length * count), length,
+                                       span_at<int16_t>(out, count));
+             });
            })
       .def_prop_ro("symbols", [](HeldDecoder& decoder) { return decoder.get().symbols(); })
       .def_prop_ro("position", [](HeldDecoder& decoder) { return decoder.get().position(); })

@@ -4,7 +4,9 @@ Goldens are written once and never again. golden.json tells of each: its tables'
 symbols, whose indexes and means follow from its number (see stream). hashes.json holds the SHA-256 of 200 streams.
 """
 
+import concurrent.futures
 import contextlib
+import gc
 import hashlib
 import json
 import pathlib
@@ -250,6 +252,24 @@ def test_chunks_are_entered_alone():
         assert np.array_equal(decoder.read(indexes[part], tables, means=means[part]), symbols[part])
     with pytest.raises(ValueError, match="goes to multiples of 262144"):
         decoder.seek(1000)
+
+
+def test_threads_may_share_an_encoder():
+    """Long calls let go of the GIL; what is written stays whole calls, and tables live as long as they are needed."""
+    calls = [stream(number, 9000) for number in range(5, 13)]
+    encoder = Encoder()
+
+    def write(call):
+        tables, indexes, means, symbols = call
+        for at in range(0, 9000, 4500):
+            part = slice(at, at + 4500)
+            encoder.write(symbols[part], indexes[part], TableSet.from_bytes(tables.to_bytes()), means=means[part])
+
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, calls))
+    gc.collect()
+    assert len(encoder) == 9000 * len(calls)
+    assert len(encoder.finish()) > 9000
 
 
 def test_wrong_calls_are_told_of():
