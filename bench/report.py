@@ -36,7 +36,7 @@ UNLISTED = {"lz4 frame", "blosc2 zstd-3 bitshuffle", "blosc2 lz4-5 bitshuffle", 
 
 
 def load(folder: Path = ROOT / "bench" / "results") -> list[Result]:
-    """The committed results, entropy and indexed first, then lossless and difference, then what came later, by file name."""
+    """The committed results in the order of README, then what came later, by file name."""
     results = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
     order = {"entropy": 0, "indexed": 1, "lossless": 2, "difference": 3}
     return sorted(results, key=lambda result: order.get(result.get("bench"), 4))

@@ -244,9 +244,9 @@ void bind_indexed(nb::module_& m) {
             const auto& set = nb::cast<const TableSet&>(tables);
             if (!take_arrays(from, at, mean)) return false;
             const std::shared_ptr<const TableSet> unowned(std::shared_ptr<void>(), &set);
-            held.keep(tables);
             one_at_a_time(held.mutex, from.count(),
                           [&] { held.encoder.write(from.as<const int32_t>(), at.indexes(), unowned, mean.get()); });
+            held.keep(tables);  // until here the caller holds it
             return true;
           },
           nb::arg("symbols"), nb::arg("indexes"), nb::arg("tables"), nb::arg("means").none())
