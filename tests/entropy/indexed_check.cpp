@@ -91,6 +91,25 @@ TEST_CASE("indexed: every level and number of threads gives the same bytes and r
   }
 }
 
+TEST_CASE("indexed: every machine writes the same stream") {
+  Sample s;
+  std::vector<uint32_t> scales;  // of integers, as all that goes in here: no library's logarithm decides
+  for (uint32_t i = 0; i < 64; ++i) scales.push_back(7209 + i * i * i * 16);
+  s.tables = std::make_shared<TableSet>(make_tables(Family::logistic, scales, {}, 16, 2));
+  uint64_t random = 1;
+  for (size_t i = 0; i < 70000; ++i) {
+    random = random * 6364136223846793005u + 1442695040888963407u;
+    s.indexes.push_back(uint8_t(random >> 33 & 63));
+    s.means.push_back(int32_t(random >> 40 & 1023) - 512);
+    s.symbols.push_back(int32_t(s.means.back() >> 2) +
+                        (random >> 50 & 511 ? int32_t(random >> 60) % 3 - 1 : int32_t(random)));
+  }
+  uint64_t hash = 14695981039346656037u;  // FNV-1a
+  for (const uint8_t byte : s.encoded()) hash = (hash ^ byte) * 1099511628211u;
+  CHECK(hash == 0xfb94c9fb95d206b2);
+  CHECK(s.decoded(s.encoded()) == s.symbols);
+}
+
 TEST_CASE("indexed: calls of any size write and read what one call does") {
   const Sample s = sample(300000, 11, 2000, 3);
   const Bytes want = s.encoded();
