@@ -54,45 +54,65 @@ uint64_t exp2_minus(u128 y) noexcept {
   return multiply_q62(kSteps[size_t(fraction >> (kExponentBits - 7))], series) >> whole;
 }
 
-// log2 of value / 2^72 >= 1 in Q48, a bit at a time.
-uint64_t log2_q48(u128 value) noexcept {
-  int exponent = 0;
-  while (value >> (exponent + 1)) ++exponent;
-  uint64_t mantissa = exponent >= 63 ? uint64_t(value >> (exponent - 63)) : uint64_t(value << (63 - exponent));
-  uint64_t log = uint64_t(exponent - 72) << 48;
-  for (int bit = 47; bit >= 0; --bit) {
-    const u128 square = u128(mantissa) * mantissa;  // Q126 in [1, 4)
-    const bool over = square >> 127;
-    mantissa = uint64_t(square >> (over ? 64 : 63));
-    log |= uint64_t(over) << bit;
+constexpr size_t kSubsteps = 8;
+using Batch = std::array<uint64_t, kSubsteps>;
+
+// log2 of values / 2^72 >= 1 in Q48, a bit at a time; side by side, since each step of one waits for the last.
+Batch log2_q48(const std::array<u128, kSubsteps>& values) noexcept {
+  Batch mantissas, logs;
+  for (size_t i = 0; i < kSubsteps; ++i) {
+    const auto high = uint64_t(values[i] >> 64);
+    const int exponent = 127 - std::countl_zero(high);  // of a value that is 2^72 at least
+    mantissas[i] = uint64_t(values[i] >> (exponent - 63));
+    logs[i] = uint64_t(exponent - 72) << 48;
   }
-  return log;
+  for (int bit = 47; bit >= 0; --bit)
+    for (size_t i = 0; i < kSubsteps; ++i) {
+      const u128 square = u128(mantissas[i]) * mantissas[i];  // Q126 in [1, 4)
+      const bool over = square >> 127;
+      mantissas[i] = uint64_t(square >> (over ? 64 : 63));
+      logs[i] |= uint64_t(over) << bit;
+    }
+  return logs;
 }
 
 constexpr int kZBits = 36;
 
-// A multiple of the density at z, Q36, that is 1 in Q62 at most.
-uint64_t density(Family family, uint32_t freedom, uint64_t z) noexcept {
+// A multiple of the density at each z, Q36, that is 1 in Q62 at most.
+Batch densities(Family family, uint32_t freedom, const Batch& zs) noexcept {
+  Batch found;
+  const auto each = [&](const auto& density) { std::transform(zs.begin(), zs.end(), found.begin(), density); };
+  const auto exp_minus = [](uint64_t z) {
+    return exp2_minus((u128(z) * kLog2E) >> (kZBits + kOneBits - kExponentBits));
+  };
   switch (family) {
-    case Family::gaussian: {
-      const u128 half_square = (u128(z) * z) >> (2 * kZBits - kExponentBits + 1);
-      return half_square >> 63 ? 0 : exp2_minus((half_square * kLog2E) >> kOneBits);
-    }
-    case Family::laplace: return exp2_minus((u128(z) * kLog2E) >> (kZBits + kOneBits - kExponentBits));
-    case Family::logistic: {
-      const uint64_t e = exp2_minus((u128(z) * kLog2E) >> (kZBits + kOneBits - kExponentBits));
-      const auto below = uint64_t((u128(kOne) << kOneBits) / (kOne + e));  // 1 / (1 + e)
-      return multiply_q62(kOne - below, below);
-    }
+    case Family::gaussian:
+      each([](uint64_t z) -> uint64_t {
+        const u128 half_square = (u128(z) * z) >> (2 * kZBits - kExponentBits + 1);
+        return half_square >> 63 ? 0 : exp2_minus((half_square * kLog2E) >> kOneBits);
+      });
+      break;
+    case Family::laplace: each(exp_minus); break;
+    case Family::logistic:
+      each([&](uint64_t z) {
+        const auto below = uint64_t((u128(kOne) << kOneBits) / (kOne + exp_minus(z)));  // 1 / (1 + e^-z)
+        return multiply_q62(kOne - below, below);
+      });
+      break;
     default: {  // (1 + z^2 / v)^(-(v + 1) / 2)
-      const u128 one_more = (u128(1) << 72) + ((u128(z) * z) << kFreedomBits) / freedom;
-      const u128 exponent = u128(log2_q48(one_more)) * (freedom + (1u << kFreedomBits));
-      return exp2_minus(exponent >> (48 + kFreedomBits + 1 - kExponentBits));
+      std::array<u128, kSubsteps> sums;
+      for (size_t i = 0; i < kSubsteps; ++i)
+        sums[i] = (u128(1) << 72) + ((u128(zs[i]) * zs[i]) << kFreedomBits) / freedom;
+      const Batch logs = log2_q48(sums);
+      for (size_t i = 0; i < kSubsteps; ++i)
+        found[i] =
+            exp2_minus((u128(logs[i]) * (freedom + (1u << kFreedomBits))) >> (48 + kFreedomBits + 1 - kExponentBits));
     }
   }
+  return found;
 }
 
-constexpr int kStepsAnOctave = 64, kSubsteps = 8;
+constexpr int kStepsAnOctave = 64;
 
 }  // namespace
 
@@ -109,14 +129,17 @@ Shape::Shape(Family family, uint32_t freedom) {
   // Simpson's rule in eight parts of each piece, from the far end on: tails in Q62 times 24.
   std::vector<u128> tails(nodes);
   std::vector<uint64_t> heights(nodes);
-  heights[nodes - 1] = density(family, freedom, node(nodes - 1));
+  heights[nodes - 1] = densities(family, freedom, {node(nodes - 1)})[0];
   // Far out Student's density falls as z^-(v + 1), and its tail is z / v times the density.
   tails[nodes - 1] = heavy ? (u128(heights[nodes - 1]) * 24 << (octaves + kFreedomBits)) / freedom : 0;
   for (size_t i = nodes - 1; i-- > 0;) {
     const uint64_t from = node(i), part = (node(i + 1) - from) / kSubsteps;
-    heights[i] = density(family, freedom, from);
+    Batch zs;
+    for (size_t k = 0; k < kSubsteps; ++k) zs[k] = from + k * part;
+    const Batch found = densities(family, freedom, zs);
+    heights[i] = found[0];
     u128 sum = u128(heights[i]) + heights[i + 1];
-    for (uint64_t k = 1; k < kSubsteps; ++k) sum += u128(density(family, freedom, from + k * part)) * (k % 2 ? 4 : 2);
+    for (size_t k = 1; k < kSubsteps; ++k) sum += u128(found[k]) * (k % 2 ? 4 : 2);
     tails[i] = tails[i + 1] + ((sum * 8 << octave_of(i)) / (uint64_t(kStepsAnOctave) * kSubsteps));
   }
   // Scaled so that the tail at 0 is a half; the slope is that of one step.

@@ -4,6 +4,7 @@
 #include <bit>
 #include <numeric>
 
+#include "core/bits.h"
 #include "core/error.h"
 #include "entropy/bit_io.h"
 #include "entropy/table.h"
@@ -91,6 +92,9 @@ int TableSet::escape_order(uint32_t count) noexcept { return std::max(0, int(std
 TableSet TableSet::from_masses(std::span<const Masses> tables, int precision, int fraction_bits) {
   check_shape(tables.size(), precision, fraction_bits, Code::bad_call);
   TableSet set(precision, fraction_bits);
+  size_t symbols = 0;
+  for (const Masses& table : tables) symbols += table.mass.size() + 1;
+  set.entries_.reserve(std::min(symbols, kMostSetSymbols));
   for (const Masses& table : tables) {
     TERSOR_REQUIRE(table.mass.size() <= kMostTableSymbols, Code::bad_call, kWhat, ": a table of ", table.mass.size(),
                    " symbols, at most ", kMostTableSymbols, " are allowed");
@@ -161,12 +165,12 @@ void TableSet::append(int32_t low, std::span<const uint32_t> frequencies) {
   places_.push_back(uint64_t(bucket) | uint64_t(log) << 24 | uint64_t(uint32_t(low)) << 32);
   buckets_.resize(bucket + many);
   const SymbolEntry* entry = &entries_[first];
-  uint32_t s = 0;
-  for (size_t b = 0; b < many; ++b) {
-    const auto slot = uint32_t(b << log);
-    while (entry[s].start + entry[s].frequency <= slot) ++s;
+  uint64_t* to = &buckets_[bucket];
+  for (uint32_t s = 0; s <= count; ++s) {  // the buckets whose first slot is this symbol's
     const uint64_t one = s < count ? entry[s].frequency : 0, two = s + 1 < count ? entry[s + 1].frequency : 0;
-    buckets_[bucket + b] = entry[s].start | one << 16 | two << 32 | uint64_t(s) << 48;
+    const uint64_t whole = entry[s].start | one << 16 | two << 32 | uint64_t(s) << 48;
+    const auto end = size_t(ceil_div(entry[s].start + entry[s].frequency, uint64_t(1) << log));
+    to = std::fill_n(to, size_t(&buckets_[bucket] + end - to), whole);
   }
 }
 

@@ -1,10 +1,12 @@
 """Sets of tables against the builder written from the page, against real distributions, and on other compilers."""
 
 import math
+import os
 import platform
 import shutil
 import statistics
 import subprocess
+import time
 
 import numpy as np
 import pytest
@@ -143,6 +145,31 @@ def test_means_are_rounded_to_fractions():
     assert tables.quantize_means([0.0, 0.0625, 0.1875, -0.3, 100.124]).tolist() == [0, 0, 2, -2, 801]
     with pytest.raises(ValueError, match="means are finite"):
         tables.quantize_means([math.nan])
+
+
+@pytest.mark.skipif("TERSOR_MEASURE" not in os.environ, reason="set TERSOR_MEASURE=1 (and give pytest -s) to measure")
+def test_speed_of_building():
+    scales = np.geomspace(0.11, 256, 64)
+    makers = {
+        "gaussian": lambda: TableSet.gaussian(scales),
+        "gaussian, 8 fractions": lambda: TableSet.gaussian(scales, fractions=8),
+        "laplace": lambda: TableSet.laplace(scales),
+        "logistic": lambda: TableSet.logistic(scales),
+        "student_t, 3 degrees": lambda: TableSet.student_t(scales, 3.0),
+        "mixture of 4": lambda: TableSet.mixture(
+            np.ones((64, 4)), np.tile([0, 1, 5, 9], (64, 1)), np.tile(scales[:, None], (1, 4))
+        ),
+        "from_pmfs": lambda: TableSet.from_pmfs([np.ones(500)] * 64),
+    }
+    for name, make in makers.items():
+        tables, seconds = make(), []
+        for _ in range(7):
+            start = time.perf_counter()
+            make()
+            seconds.append(time.perf_counter() - start)
+        entries = sum(tables.frequencies(i, f).size for i in range(len(tables)) for f in range(tables.fractions))
+        print(f"\n{name}: {entries} entries, {entries / statistics.median(seconds) / 1e6:.1f} M entries/s", end="")
+        assert entries / min(seconds) > 1e6
 
 
 # ---- calls and bytes that are refused -------------------------------------------------------------------------------
