@@ -7,6 +7,7 @@ NB_MODULE(_core, m) {
   bind_process(m);
   bind_arrays(m);
   bind_entropy(m);
+  bind_integers(m);
   bind_files(m);
   bind_tensor_file(m);
 }

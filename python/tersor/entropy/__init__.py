@@ -5,8 +5,8 @@ data = encode(symbols, table)
 assert (decode(data, table) == symbols).all()
 """
 
-from tersor.entropy import huffman
+from tersor.entropy import bitpack, combination, gap, golomb, huffman
 from tersor.entropy.rans8 import decode, encode
 from tersor.entropy.table import Table
 
-__all__ = ["Table", "decode", "encode", "huffman"]
+__all__ = ["Table", "bitpack", "combination", "decode", "encode", "gap", "golomb", "huffman"]
