@@ -9,7 +9,7 @@ data = encode_indexed(latents, scale_indexes, tables)
 assert (decode_indexed(data, scale_indexes, tables) == latents).all()
 """
 
-from tersor.entropy import huffman
+from tersor.entropy import bitpack, combination, gap, golomb, huffman
 from tersor.entropy.indexed import Decoder, Encoder, decode_indexed, encode_indexed
 from tersor.entropy.rans8 import decode, encode
 from tersor.entropy.table import Table
@@ -20,9 +20,13 @@ __all__ = [
     "Encoder",
     "Table",
     "TableSet",
+    "bitpack",
+    "combination",
     "decode",
     "decode_indexed",
     "encode",
     "encode_indexed",
+    "gap",
+    "golomb",
     "huffman",
 ]
