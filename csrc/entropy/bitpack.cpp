@@ -36,6 +36,10 @@ void pack_bits(std::span<const T> values, int bits, std::span<uint8_t> out, int 
   require_bits(bits, 8 * sizeof(T));
   TERSOR_REQUIRE(out.size() == packed_bytes(values.size(), bits), Code::bad_call, "a buffer of ", out.size(),
                  " bytes, ", packed_bytes(values.size(), bits), " are needed");
+  if (bits == 8 * sizeof(T)) {
+    std::copy_n(reinterpret_cast<const uint8_t*>(values.data()), out.size(), out.begin());
+    return;
+  }
   std::atomic<uint32_t> all = 0;
   each_piece(values.size(), bits, threads, [&](size_t first, size_t count, size_t begin, size_t bytes) {
     all |= pick(kPack<T>)(values.subspan(first, count), bits, out.subspan(begin, bytes));
@@ -51,6 +55,10 @@ void unpack_bits(std::span<const uint8_t> data, int bits, std::span<T> out, int 
   TERSOR_REQUIRE(data.size() == packed_bytes(out.size(), bits), Code::bad_data, "packed values: ", data.size(),
                  " bytes, ", packed_bytes(out.size(), bits), " are needed for ", out.size(), " values of ", bits,
                  " bits");
+  if (bits == 8 * sizeof(T)) {
+    std::copy_n(data.begin(), data.size(), reinterpret_cast<uint8_t*>(out.data()));
+    return;
+  }
   each_piece(out.size(), bits, threads, [&](size_t first, size_t count, size_t begin, size_t bytes) {
     pick(kUnpack<T>)(data.subspan(begin, bytes), bits, out.subspan(first, count));
   });

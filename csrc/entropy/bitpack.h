@@ -26,7 +26,7 @@ void pack_bits(std::span<const T> values, int bits, std::span<uint8_t> out, int 
 template <class T>
 void unpack_bits(std::span<const uint8_t> data, int bits, std::span<T> out, int threads);
 
-// The kernels. They read and write nothing outside the spans, whose sizes fit.
+// The kernels, for fewer bits than T has. They read and write nothing outside the spans, whose sizes fit.
 // Pack gives all values or'ed together, by which the door sees one that is too large; out then holds anything.
 template <class T>
 using Pack = uint32_t(std::span<const T> values, int bits, std::span<uint8_t> out) noexcept;

@@ -1,8 +1,7 @@
 // Packs and unpacks 32 bytes of values a step. Compiled with -mavx2, no inline code of ours inside.
 // Page: docs/formats/bitpack.md. Reference: bitpack_scalar.cpp, equal byte for byte.
-// The door (bitpack.cpp) has checked: bits fit the type, the packed side is as long as the values need.
+// The door (bitpack.cpp) has checked: bits are fewer than the type has, the packed side is as long as the values need.
 #include <immintrin.h>
-#include <string.h>
 
 #include "entropy/bitpack.h"
 
@@ -105,10 +104,6 @@ uint32_t pack16(std::span<const uint16_t> values, int bits, std::span<uint8_t> o
 
 uint32_t pack_avx2(std::span<const uint8_t> values, int bits, std::span<uint8_t> out) noexcept {
   const size_t bytes = 2 * size_t(bits);  // of 16 values
-  if (bits == 8) {
-    memcpy(out.data(), values.data(), values.size());
-    return 255;
-  }
   // Pairs join by multiplication; then the lower of two is shifted up to the higher one, and both down.
   const __m256i pair = _mm256_set1_epi16(short(1 << bits << 8 | 1)), fours = _mm256_set1_epi32(1 << 2 * bits << 16 | 1);
   const __m256i up = _mm256_set1_epi64x(32 - 4 * bits);
@@ -134,19 +129,11 @@ uint32_t pack_avx2(std::span<const uint8_t> values, int bits, std::span<uint8_t>
 }
 
 uint32_t pack_avx2(std::span<const uint16_t> values, int bits, std::span<uint8_t> out) noexcept {
-  if (bits == 16) {
-    memcpy(out.data(), values.data(), 2 * values.size());
-    return 65535;
-  }
   return (bits % 2 == 0 ? pack16<kWholeBytes> : bits < 15 ? pack16<kOdd> : pack16<kFifteen>)(values, bits, out);
 }
 
 void unpack_avx2(std::span<const uint8_t> data, int bits, std::span<uint8_t> out) noexcept {
   const size_t bytes = 2 * size_t(bits);  // of 16 values
-  if (bits == 8) {
-    memcpy(out.data(), data.data(), data.size());
-    return;
-  }
   // Each value comes with its byte and the next one into 16 bits, the even and the odd ones apart; multiplication moves
   // it to the top, or to bit 8, where the odd ones belong.
   Bytes even, odd;
@@ -174,10 +161,6 @@ void unpack_avx2(std::span<const uint8_t> data, int bits, std::span<uint8_t> out
 
 void unpack_avx2(std::span<const uint8_t> data, int bits, std::span<uint16_t> out) noexcept {
   const size_t bytes = size_t(bits);  // of 8 values
-  if (bits == 16) {
-    memcpy(out.data(), data.data(), data.size());
-    return;
-  }
   Bytes even, odd;
   Longs down, up;
   for (int i = 0; i < 8; ++i) {

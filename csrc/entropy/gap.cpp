@@ -18,7 +18,7 @@ using golomb::kChunk;
 constexpr const char* kWhat = "gap stream";
 constexpr uint8_t kStream = 8, kVersion = 1;  // core/ids.def
 enum Kind : uint8_t { kPositions = 0, kOthers = 1, kBitmap = 2 };
-constexpr int kLogMostPositions = 20;  // a byte of a stream stands for 2^20 positions at most
+constexpr int kLogMostPositions = 16;  // a byte of a stream stands for 2^16 positions at most
 
 struct Stream {
   golomb::Head head;
@@ -38,7 +38,7 @@ Stream open(std::span<const uint8_t> data) {
   else
     golomb::require_bits(stream.coded(), rest.size(), kWhat);
   TERSOR_REQUIRE(ceil_div(stream.count, uint64_t(1) << kLogMostPositions) <= data.size(), Code::bad_data, kWhat, ": ",
-                 stream.count, " positions in ", data.size(), " bytes, at most 2^20 for each are allowed");
+                 stream.count, " positions in ", data.size(), " bytes, at most 2^16 for each are allowed");
   return stream;
 }
 

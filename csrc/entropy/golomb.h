@@ -69,7 +69,7 @@ struct Told {
   uint64_t size, count;  // the positions are below size
 };
 
-// What a stream says of itself, without decoding it; count <= 2^20 * data.size(). Raises bad_data.
+// What a stream says of itself, without decoding it; count <= 2^16 * data.size(). Raises bad_data.
 Told told(std::span<const uint8_t> data);
 
 // out: told(data).count long, and T holds told(data).size - 1, else bad_call. Raises bad_data.

@@ -90,7 +90,7 @@ def positions(data: bytes) -> list[int]:
     need(10 <= log_chunk <= 20 and kind < 3, "chunks of a size that is not allowed, or another kind")
     size, count = cursor.varint(), cursor.varint()
     need(count <= size <= 1 << 63, "more positions than places, or too many places")
-    need(count <= len(data) << 20, "more positions than are allowed for the bytes")
+    need(count <= len(data) << 16, "more positions than are allowed for the bytes")
     if kind == 2:
         need(cursor.left() == -(-size // 8), "a bitmap of another length")
         bitmap = take_string(cursor, size)

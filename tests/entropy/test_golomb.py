@@ -149,6 +149,14 @@ def test_sizes_are_within_a_percent_of_the_entropy(density):
     assert least <= len(gap.encode(positions, size)) <= 1.01 * least
 
 
+def test_a_full_support_takes_no_more_than_its_bytes_may_stand_for():
+    """A few bytes must not stand for any number of positions: a large full support is a bitmap."""
+    for size in (500_000, 1_000_000):
+        data = gap.encode(np.arange(size), size)
+        assert len(data) == (10 if size < 1_000_000 else size // 8 + 10)
+        np.testing.assert_array_equal(gap.decode(data), np.arange(size))
+
+
 def test_patterns_cost_no_more_than_a_bitmap():
     size = 50_000
     for step in (1, 2, 3, 8, 16, 17, 18):

@@ -68,7 +68,8 @@ void pack_and_want_back(std::span<const uint8_t> bytes, int bits) {
     const std::span<T> out(values.get(), room.size() / sizeof(T));
     const auto packed = bytes.first(size_t(bitpack::packed_bytes(out.size(), bits)));
     bitpack::unpack_bits(packed, bits, out, 1);
-    std::memcpy(room.data(), out.data(), room.size());
+    const auto plain = std::as_bytes(out);
+    std::transform(plain.begin(), plain.end(), room.begin(), [](std::byte byte) { return uint8_t(byte); });
     std::vector<uint8_t> again(packed.size());
     bitpack::pack_bits(std::span<const T>(out), bits, again, 1);
     const size_t whole = out.size() * size_t(bits) / 8;  // behind it are bits that are not looked at

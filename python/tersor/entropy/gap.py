@@ -48,7 +48,7 @@ def decode(data: Buffer, out: Any = None, *, threads: int = 0) -> Any:
 
     data: what encode returned, in a buffer or any array. out: a writable array of 32- or 64-bit integers, row-major, as
     many as there are positions. threads: 0 for get_num_threads().
-    Returns out, or [n] int64; n is at most 2**20 times the bytes.
+    Returns out, or [n] int64; n is at most 2**16 times the bytes.
     Raises FormatError (damaged), ValueError (out's size; size - 1 does not fit it), TypeError (data or out is no array,
     out not of such integers).
     """
