@@ -3,6 +3,7 @@
 import collections
 
 MOST_LINES, MOST_LINES_OF_A_METHOD, MOST_FILES_OF_A_ROOM, MOST_BYTES = 500, 200, 60, 1 << 20
+MOST_FILES = {"csrc/entropy": 72}  # docs/house.md says why
 FAMILIES = ("weights", "budget", "vectors", "kv", "codecs", "links", "prune", "distill", "tokens", "evaluate")
 WRITTEN_BY_HAND = (".cpp", ".h", ".cu", ".cuh", ".def", ".py", ".md", ".toml", ".txt", "Makefile")
 
@@ -21,9 +22,9 @@ def breaches(tree: dict[str, bytes]) -> list[str]:
         if len(content) > MOST_BYTES:
             found.append(f"{path}: {len(content)} bytes, at most {MOST_BYTES}")
     found += [
-        f"{room}: {count} files, at most {MOST_FILES_OF_A_ROOM}"
+        f"{room}: {count} files, at most {MOST_FILES.get(room, MOST_FILES_OF_A_ROOM)}"
         for room, count in rooms.items()
-        if count > MOST_FILES_OF_A_ROOM
+        if count > MOST_FILES.get(room, MOST_FILES_OF_A_ROOM)
     ]
     return found
 
@@ -36,5 +37,7 @@ def test_what_is_too_large_is_found():
     assert breaches({"csrc/core/a.cpp": b"\n" * 501})
     assert not breaches({"csrc/core/a.cpp": b"\n" * 500})
     assert breaches({"python/tersor/weights/gptq.py": b"\n" * 201})
-    assert breaches({f"csrc/entropy/u{i}.h": b"" for i in range(61)})
+    assert breaches({f"csrc/core/u{i}.h": b"" for i in range(61)})
+    assert breaches({f"csrc/entropy/u{i}.h": b"" for i in range(73)})
+    assert not breaches({f"csrc/entropy/u{i}.h": b"" for i in range(72)})
     assert breaches({"tests/container/golden/v1_a.tsr": b"x" * ((1 << 20) + 1)})
