@@ -9,6 +9,8 @@ NB_MODULE(_core, m) {
   bind_entropy(m);
   bind_indexed(m);
   bind_integers(m);
+  bind_range(m);
+  bind_adaptive(m);
   bind_files(m);
   bind_tensor_file(m);
 }

@@ -9,7 +9,7 @@ data = encode_indexed(latents, scale_indexes, tables)
 assert (decode_indexed(data, scale_indexes, tables) == latents).all()
 """
 
-from tersor.entropy import bitpack, combination, gap, golomb, huffman
+from tersor.entropy import adaptive, bitpack, combination, gap, golomb, huffman, range
 from tersor.entropy.indexed import Decoder, Encoder, decode_indexed, encode_indexed
 from tersor.entropy.rans8 import decode, encode
 from tersor.entropy.table import Table
@@ -20,6 +20,7 @@ __all__ = [
     "Encoder",
     "Table",
     "TableSet",
+    "adaptive",
     "bitpack",
     "combination",
     "decode",
@@ -29,4 +30,5 @@ __all__ = [
     "gap",
     "golomb",
     "huffman",
+    "range",
 ]
