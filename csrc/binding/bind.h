@@ -18,6 +18,7 @@ void bind_indexed(nanobind::module_& m);      // sets of tables, the indexed str
 void bind_integers(nanobind::module_& m);     // golomb and gap streams, bit packing, combinations
 void bind_range(nanobind::module_& m);        // the range coder
 void bind_adaptive(nanobind::module_& m);     // the adaptive stream
+void bind_tokens(nanobind::module_& m);       // tokens of learned codecs: models, streams, chunks
 void bind_files(nanobind::module_& m);        // whole files and whole states, in and out of .tsr
 void bind_tensor_file(nanobind::module_& m);  // .tsr open for reading
 

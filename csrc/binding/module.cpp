@@ -11,6 +11,7 @@ NB_MODULE(_core, m) {
   bind_integers(m);
   bind_range(m);
   bind_adaptive(m);
+  bind_tokens(m);
   bind_files(m);
   bind_tensor_file(m);
 }

@@ -14,12 +14,14 @@ from tersor.entropy.indexed import Decoder, Encoder, decode_indexed, encode_inde
 from tersor.entropy.rans8 import decode, encode
 from tersor.entropy.table import Table
 from tersor.entropy.table_set import TableSet
+from tersor.entropy.tokens import TokenCoder
 
 __all__ = [
     "Decoder",
     "Encoder",
     "Table",
     "TableSet",
+    "TokenCoder",
     "adaptive",
     "bitpack",
     "combination",
