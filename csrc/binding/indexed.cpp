@@ -67,7 +67,12 @@ struct Means {
     if (!object.is_none()) held.emplace(object, false);
   }
   bool sound() const noexcept { return !held || held->is(true, 4); }
-  indexed::Means get() const noexcept { return held ? held->as<const int32_t>() : indexed::Means(); }
+  // An empty array of means is not the same as none.
+  indexed::Means get(size_t symbols) const {
+    if (!held) return {};
+    TERSOR_REQUIRE(held->count() == symbols, Code::bad_call, held->count(), " means for ", symbols, " symbols");
+    return held->as<const int32_t>();
+  }
   std::optional<Integers> held;
 };
 
@@ -107,19 +112,25 @@ class HeldDecoder {
   indexed::Decoder decoder_;
 };
 
-// An encoder and the sets that its symbols are coded by. Python's references keep those alive, so that a call need not
-// make a shared pointer.
+using Set = std::shared_ptr<TableSet>;
+
+// An encoder and the sets that its symbols are coded by. Sets are let go with the GIL and never with the mutex: who
+// waits for it may hold the GIL, which letting go would wait for. A set is made a shared pointer when it changes, not
+// with each call.
 struct HeldEncoder {
   indexed::Encoder encoder;
-  std::vector<nb::object> sets;
+  std::vector<Set> sets;
+  nb::object latest;
   std::mutex mutex;
 
-  void keep(nb::handle set) {
-    if (sets.empty() || !sets.back().is(set)) sets.push_back(nb::borrow(set));
+  const Set& keep(nb::handle set) {
+    if (sets.empty() || !latest.is(set)) {
+      sets.push_back(nb::cast<Set>(set));
+      latest = nb::borrow(set);
+    }
+    return sets.back();
   }
 };
-
-using Set = std::shared_ptr<TableSet>;
 
 Set shared(TableSet set) { return std::make_shared<TableSet>(std::move(set)); }
 
@@ -213,7 +224,7 @@ void bind_indexed(nb::module_& m) {
         const Means mean(means);
         if (!take_arrays(from, at, mean)) return std::nullopt;
         const auto data = without_gil(from.count(), [&] {
-          return indexed::encode(from.as<const int32_t>(), at.indexes(), tables, mean.get(), threads);
+          return indexed::encode(from.as<const int32_t>(), at.indexes(), tables, mean.get(from.count()), threads);
         });
         return bytes_of(data);
       },
@@ -226,8 +237,8 @@ void bind_indexed(nb::module_& m) {
         const Means mean(means);
         if (!take_arrays(to, at, mean)) return false;
         without_gil(to.count(), [&] {
-          indexed::decode(span_at<const uint8_t>(data, bytes), at.indexes(), tables, mean.get(), to.as<int32_t>(),
-                          threads);
+          indexed::decode(span_at<const uint8_t>(data, bytes), at.indexes(), tables, mean.get(to.count()),
+                          to.as<int32_t>(), threads);
         });
         return true;
       },
@@ -241,12 +252,11 @@ void bind_indexed(nb::module_& m) {
           [](HeldEncoder& held, nb::handle symbols, nb::handle indexes, nb::handle tables, nb::handle means) {
             const Integers from(symbols, false), at(indexes, false);
             const Means mean(means);
-            const auto& set = nb::cast<const TableSet&>(tables);
             if (!take_arrays(from, at, mean)) return false;
-            const std::shared_ptr<const TableSet> unowned(std::shared_ptr<void>(), &set);
-            one_at_a_time(held.mutex, from.count(),
-                          [&] { held.encoder.write(from.as<const int32_t>(), at.indexes(), unowned, mean.get()); });
-            held.keep(tables);  // until here the caller holds it
+            const Set set = held.keep(tables);
+            one_at_a_time(held.mutex, from.count(), [&] {
+              held.encoder.write(from.as<const int32_t>(), at.indexes(), set, mean.get(from.count()));
+            });
             return true;
           },
           nb::arg("symbols"), nb::arg("indexes"), nb::arg("tables"), nb::arg("means").none())
@@ -257,11 +267,18 @@ void bind_indexed(nb::module_& m) {
                                             span_at<const uint32_t>(frequencies, count));
              });
            })
-      .def_prop_ro("symbols", [](const HeldEncoder& held) { return held.encoder.symbols(); })
+      .def_prop_ro(
+          "symbols",
+          [](HeldEncoder& held) { return one_at_a_time(held.mutex, 0, [&] { return held.encoder.symbols(); }); })
       .def("finish", [](HeldEncoder& held, int threads) {
-        const std::vector<nb::object> sets = std::exchange(held.sets, {});  // let go when all is coded
-        return bytes_of(
-            one_at_a_time(held.mutex, held.encoder.symbols(), [&] { return held.encoder.finish(threads); }));
+        std::vector<Set> until_here = std::exchange(held.sets, {});  // the encoder has them too, until it is done
+        held.latest = nb::object();
+        try {
+          return bytes_of(one_at_a_time(held.mutex, kLongCall, [&] { return held.encoder.finish(threads); }));
+        } catch (...) {  // nothing is lost: finish may be tried again
+          held.sets.insert(held.sets.end(), until_here.begin(), until_here.end());
+          throw;
+        }
       });
 
   nb::class_<HeldDecoder>(m, "IndexedDecoder")
@@ -273,7 +290,7 @@ void bind_indexed(nb::module_& m) {
             const Means mean(means);
             if (!take_arrays(to, at, mean)) return false;
             one_at_a_time(decoder.mutex, to.count(),
-                          [&] { decoder.get().read(at.indexes(), tables, mean.get(), to.as<int32_t>()); });
+                          [&] { decoder.get().read(at.indexes(), tables, mean.get(to.count()), to.as<int32_t>()); });
             return true;
           },
           nb::arg("indexes"), nb::arg("tables"), nb::arg("means").none(), nb::arg("out"))
@@ -285,9 +302,14 @@ void bind_indexed(nb::module_& m) {
              });
            })
       .def_prop_ro("symbols", [](HeldDecoder& decoder) { return decoder.get().symbols(); })
-      .def_prop_ro("position", [](HeldDecoder& decoder) { return decoder.get().position(); })
+      .def_prop_ro("position",
+                   [](HeldDecoder& decoder) {
+                     return one_at_a_time(decoder.mutex, 0, [&] { return decoder.get().position(); });
+                   })
       .def_prop_ro("chunk", [](HeldDecoder& decoder) { return decoder.get().chunk(); })
-      .def("seek", [](HeldDecoder& decoder, uint64_t symbol) { decoder.get().seek(symbol); });
+      .def("seek", [](HeldDecoder& decoder, uint64_t symbol) {
+        one_at_a_time(decoder.mutex, 0, [&] { decoder.get().seek(symbol); });
+      });
 }
 
 }  // namespace tersor::binding

@@ -178,8 +178,7 @@ namespace {
 uint64_t upper(const Component& c, int64_t edge) noexcept {
   const int64_t distance = edge * (int64_t(1) << (kScaleBits - 1)) - c.mean;
   const auto far = uint64_t(distance < 0 ? -distance : distance);
-  // 2^24 times a distance below 2^36 fits; farther out the tail is what it is at 2^20 scales or 0
-  const uint64_t position = far >> 38 ? ~uint64_t(0) >> 16 : (far << Shape::kPositionBits) / c.scale;
+  const uint64_t position = (far << Shape::kPositionBits) / c.scale;  // means and edges leave far below 2^36
   const uint64_t tail = c.shape->tail(position);
   return distance < 0 ? (uint64_t(1) << Shape::kTailBits) - tail : tail;
 }
@@ -247,6 +246,9 @@ Masses masses_of(std::span<const Component> components, int precision) {
     edge = next;
   }
   masses.outside += edge;
+  TERSOR_REQUIRE(*std::max_element(masses.mass.begin(), masses.mass.end()) >= half_slot, Code::bad_call, "scales from ",
+                 double(components[0].scale) / (1 << kScaleBits), " on are too wide for a precision of ", precision,
+                 ": the likeliest integer is worth less than half a slot");
   return masses;
 }
 
@@ -257,7 +259,7 @@ const Shape& shape_of(Family family) {
   return family == Family::gaussian ? gaussian : family == Family::laplace ? laplace : logistic;
 }
 
-// Student's shapes take a millisecond each: one for each number of degrees of freedom.
+// Student's shapes take one to two milliseconds each: one for each number of degrees of freedom.
 class Shapes {
  public:
   Shapes(Family family, std::span<const uint32_t> freedoms, size_t count) : family_(family), freedoms_(freedoms) {
@@ -293,19 +295,19 @@ TableSet make_mixtures(Family family, size_t components, std::span<const uint32_
   TERSOR_REQUIRE(scales.size() / components <= kMostTables, Code::bad_call, scales.size() / components,
                  " tables, at most ", kMostTables, " are allowed");
   const Shapes shapes(family, freedoms, scales.size());
-  std::vector<Masses> tables;
-  for (size_t first = 0; first < scales.size(); first += components)
-    for (int fraction = 0; fraction < 1 << fraction_bits; ++fraction) {
-      Component parts[kMostComponents];
-      for (size_t c = 0; c < components; ++c) {
-        const int64_t mean = int64_t(means[first + c]) + (int64_t(fraction) << (kScaleBits - fraction_bits));
-        TERSOR_REQUIRE(mean <= INT32_MAX, Code::bad_call, "a mean of ", double(mean) / (1 << kScaleBits),
-                       ", less than 32768 is allowed");
-        parts[c] = {&shapes[first + c], weights[first + c], int32_t(mean), scales[first + c]};
-      }
-      tables.push_back(masses_of(std::span(parts, components), precision));
+  const auto masses = [&](size_t table) {
+    const size_t first = (table >> fraction_bits) * components;
+    const int64_t fraction = int64_t(table) & ((1 << fraction_bits) - 1);
+    Component parts[kMostComponents];
+    for (size_t c = 0; c < components; ++c) {
+      const int64_t mean = int64_t(means[first + c]) + (fraction << (kScaleBits - fraction_bits));
+      TERSOR_REQUIRE(mean <= INT32_MAX, Code::bad_call, "a mean of ", double(mean) / (1 << kScaleBits),
+                     ", less than 32768 is allowed");
+      parts[c] = {&shapes[first + c], weights[first + c], int32_t(mean), scales[first + c]};
     }
-  return TableSet::from_masses(tables, precision, fraction_bits);
+    return masses_of(std::span(parts, components), precision);
+  };
+  return TableSet::from_masses((scales.size() / components) << fraction_bits, masses, precision, fraction_bits);
 }
 
 TableSet make_tables(Family family, std::span<const uint32_t> scales, std::span<const uint32_t> freedoms, int precision,

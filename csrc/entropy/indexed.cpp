@@ -334,7 +334,7 @@ void Decoder::read_cdfs(std::span<const uint16_t> cdfs, size_t length, std::span
 
 uint64_t Decoder::symbols() const noexcept { return state_->head.symbols; }
 uint64_t Decoder::position() const noexcept { return state_->position; }
-uint64_t Decoder::chunk() const noexcept { return std::min(state_->head.chunk_symbols(), symbols()); }
+uint64_t Decoder::chunk() const noexcept { return std::clamp<uint64_t>(symbols(), 1, state_->head.chunk_symbols()); }
 
 void Decoder::seek(uint64_t symbol) {
   TERSOR_REQUIRE(symbol == symbols() || (symbol < symbols() && symbol % state_->head.chunk_symbols() == 0),

@@ -30,21 +30,7 @@ constexpr Spread kSpread = make_spread();
   const auto at256 = [](uint64_t* of) { return reinterpret_cast<__m256i*>(of); };
   _mm256_store_si256(at256(slot), slots), _mm256_store_si256(at256(symbol), symbols);
   _mm256_store_si256(at256(frequency), frequencies), _mm256_store_si256(at256(rest), rests);
-  for (; missed; missed &= missed - 1) {
-    const int k = __builtin_ctz(unsigned(missed));
-    const TableRow& row = tables.rows[tile.tables[at + size_t(k)]];
-    const SymbolEntry* entry = tables.entries + row.entry;
-    uint32_t low = 0, high = row.count;
-    while (low < high) {
-      const uint32_t middle = (low + high + 1) / 2;
-      if (entry[middle].start <= slot[k])
-        low = middle;
-      else
-        high = middle - 1;
-    }
-    symbol[k] = low, frequency[k] = entry[low].frequency, rest[k] = slot[k] - entry[low].start;
-    if (low == row.count) tile.escaped[tile.escapes++] = uint16_t(at + size_t(k));
-  }
+  search_indexed(tables, tile, at, uint32_t(missed), slot, symbol, frequency, rest);
   symbols = _mm256_load_si256(at256(symbol)), frequencies = _mm256_load_si256(at256(frequency));
   rests = _mm256_load_si256(at256(rest));
 }

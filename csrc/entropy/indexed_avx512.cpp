@@ -20,28 +20,13 @@ namespace {
   return _mm512_castpd_si512(_mm512_insertf64x4(_mm512_castpd256_pd512(low), high, 1));
 }
 
-// The lanes of `missed` looked up by halving, as search in indexed_scalar.cpp does it.
 [[gnu::noinline, gnu::cold]] void search_lanes(const IndexedTables& tables, IndexedTile& tile, size_t at,
                                                uint32_t missed, __m512i slots, __m512i& symbols, __m512i& frequencies,
                                                __m512i& rests) noexcept {
   alignas(64) uint64_t slot[8], symbol[8], frequency[8], rest[8];
   _mm512_store_si512(slot, slots), _mm512_store_si512(symbol, symbols);
   _mm512_store_si512(frequency, frequencies), _mm512_store_si512(rest, rests);
-  for (; missed; missed &= missed - 1) {
-    const int k = __builtin_ctz(missed);
-    const TableRow& row = tables.rows[tile.tables[at + size_t(k)]];
-    const SymbolEntry* entry = tables.entries + row.entry;
-    uint32_t low = 0, high = row.count;
-    while (low < high) {
-      const uint32_t middle = (low + high + 1) / 2;
-      if (entry[middle].start <= slot[k])
-        low = middle;
-      else
-        high = middle - 1;
-    }
-    symbol[k] = low, frequency[k] = entry[low].frequency, rest[k] = slot[k] - entry[low].start;
-    if (low == row.count) tile.escaped[tile.escapes++] = uint16_t(at + size_t(k));
-  }
+  search_indexed(tables, tile, at, uint32_t(missed), slot, symbol, frequency, rest);
   symbols = _mm512_load_si512(symbol), frequencies = _mm512_load_si512(frequency), rests = _mm512_load_si512(rest);
 }
 

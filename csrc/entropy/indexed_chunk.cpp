@@ -37,7 +37,7 @@ void take_tables(const T* indexes, size_t count, size_t groups, size_t from, uin
   if (!wrong) [[likely]]
     return;
   size_t i = 0;
-  while (indexes[i] >= 0 && int32_t(indexes[i]) <= last) ++i;
+  while (i + 1 < count && indexes[i] >= 0 && int32_t(indexes[i]) <= last) ++i;
   fail(Code::bad_call, "index ", int32_t(indexes[i]), " at symbol ", from + i, ": the set has ", groups, " tables");
 }
 

@@ -43,6 +43,11 @@ DecodeIndexedRows decode_indexed_rows_scalar, decode_indexed_rows_avx2, decode_i
 bool decode_indexed_some(const IndexedTables& tables, IndexedTile& tile, size_t at, size_t count, size_t lane,
                          size_t lanes, LaneStates& states, int32_t* out) noexcept;
 
+// For each lane of `missed`, whose slots a bucket's two symbols do not cover: the symbol, its frequency and the slot's
+// rank, by searching from the symbol that is given on. Vector kernels call it with their registers laid down.
+void search_indexed(const IndexedTables& tables, IndexedTile& tile, size_t at, uint32_t missed, const uint64_t* slot,
+                    uint64_t* symbol, uint64_t* frequency, uint64_t* rest) noexcept;
+
 // Encodes whole rows backward: `entries[ids[i]]` for i from rows * lanes - 1 down to 0. Words go below `top`, eight
 // words below the last one may be written to. Returns the new top.
 using EncodeIndexedRows = uint32_t*(const SymbolEntry* entries, const uint32_t* ids, size_t rows, size_t lanes,

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <bit>
 
 #include "core/bits.h"
@@ -6,12 +7,12 @@
 namespace tersor::entropy {
 namespace {
 
-// The symbol of a table that holds the slot, by halving: taken where a bucket's two symbols do not cover it.
-uint32_t search(const IndexedTables& tables, uint32_t table, uint32_t slot) noexcept {
-  const TableRow& row = tables.rows[table];
-  const SymbolEntry* entry = tables.entries + row.entry;
-  uint32_t low = 0, high = row.count;  // the last that starts at or below the slot; those without a slot come before it
-  while (low < high) {
+// The symbol of a table that holds the slot, which is `low` or one behind it: mostly near, so in steps that double.
+uint32_t search(const TableRow& row, const SymbolEntry* entry, uint32_t low, uint32_t slot) noexcept {
+  uint32_t step = 1;
+  for (; low + step <= row.count && entry[low + step].start <= slot; step *= 2) low += step;
+  uint32_t high = std::min(low + step - 1, row.count);
+  while (low < high) {  // the last that starts at or below the slot; those without a slot come before it
     const uint32_t middle = (low + high + 1) / 2;
     if (entry[middle].start <= slot)
       low = middle;
@@ -35,11 +36,10 @@ template <bool kChecked>
   uint32_t frequency = uint32_t(bucket >> (16 + 16 * second)) & 0xffff;
   rest -= one & (0u - second), symbol += second;
   if (rest >= frequency) [[unlikely]] {
-    symbol = search(tables, tile.tables[i], slot);
-    const TableRow& row = tables.rows[tile.tables[i]];
-    const SymbolEntry& entry = tables.entries[row.entry + symbol];
-    frequency = entry.frequency, rest = slot - entry.start;
-    if (symbol == row.count) tile.escaped[tile.escapes++] = uint16_t(i);
+    uint64_t found = symbol, of_found, rank;
+    const uint64_t wide = slot;
+    search_indexed(tables, tile, i, 1, &wide, &found, &of_found, &rank);
+    symbol = uint32_t(found), frequency = uint32_t(of_found), rest = uint32_t(rank);
   }
   out[i] = int32_t(symbol + uint32_t(place >> 32));
   const uint64_t next = uint64_t(frequency) * (state >> kSlotBits) + rest;
@@ -101,6 +101,19 @@ uint32_t* encode_rows(const SymbolEntry* entries, const uint32_t* ids, size_t ro
 }
 
 }  // namespace
+
+void search_indexed(const IndexedTables& tables, IndexedTile& tile, size_t at, uint32_t missed, const uint64_t* slot,
+                    uint64_t* symbol, uint64_t* frequency, uint64_t* rest) noexcept {
+  for (; missed; missed &= missed - 1) {
+    const auto k = size_t(std::countr_zero(missed));
+    const TableRow& row = tables.rows[tile.tables[at + k]];
+    const SymbolEntry* entry = tables.entries + row.entry;
+    // What is given may be the second of its bucket, which can lie one behind the escape.
+    const uint32_t found = search(row, entry, uint32_t(symbol[k]) - (symbol[k] > 0), uint32_t(slot[k]));
+    symbol[k] = found, frequency[k] = entry[found].frequency, rest[k] = slot[k] - entry[found].start;
+    if (found == row.count) tile.escaped[tile.escapes++] = uint16_t(at + k);
+  }
+}
 
 bool decode_indexed_some(const IndexedTables& tables, IndexedTile& tile, size_t at, size_t count, size_t lane,
                          size_t lanes, LaneStates& states, int32_t* out) noexcept {

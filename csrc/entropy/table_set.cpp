@@ -31,38 +31,31 @@ void check_shape(size_t tables, int precision, int fraction_bits, Code code) {
 // Spreads `slots` over the masses that get any, the escape's last. 0 where a symbol is left to the escape.
 std::vector<uint32_t> round_masses(const Masses& table, uint32_t slots) {
   uint64_t total = table.outside;
+  TERSOR_REQUIRE(total <= kMostMass, Code::bad_call, kWhat, ": masses sum to over 2^47");
   for (const uint64_t mass : table.mass) {
     TERSOR_REQUIRE(mass <= kMostMass && (total += mass) <= kMostMass, Code::bad_call, kWhat,
                    ": masses sum to over 2^47");
   }
   const size_t symbols = table.mass.size();
-  const auto kept_from = [&](uint64_t least) {  // `least` quarters of a slot
-    return size_t(std::ranges::count_if(
-        table.mass, [&](uint64_t mass) { return mass != 0 && mass * slots >= (total * least + 3) / 4; }));
-  };
-  uint64_t least = 1;
-  size_t kept = kept_from(least);
-  if (kept + 1 > slots) kept = kept_from(least = 4);
-  TERSOR_REQUIRE(kept > 0, Code::bad_call, kWhat, ": no symbol of a table is worth a quarter of its 1/", slots);
+  std::vector<uint32_t> kept;
+  for (size_t s = 0; s < symbols; ++s)
+    if (table.mass[s] != 0 && table.mass[s] * slots >= ceil_div(total, 4)) kept.push_back(uint32_t(s));
+  TERSOR_REQUIRE(!kept.empty(), Code::bad_call, kWhat, ": no symbol of a table is worth a quarter of its 1/", slots);
+  if (kept.size() + 1 > slots) {  // the greatest, the first of equals; the escape needs a slot, too
+    const auto behind = kept.begin() + (slots - 1);
+    std::nth_element(kept.begin(), behind, kept.end(), [&](uint32_t a, uint32_t b) {
+      return table.mass[a] != table.mass[b] ? table.mass[a] > table.mass[b] : a < b;
+    });
+    kept.erase(behind, kept.end());
+  }
   const auto rounded = [&](uint64_t mass) {
     return std::max<uint32_t>(1, uint32_t((mass * slots + total / 2) / total));
   };
   std::vector<uint32_t> frequencies(symbols + 1);
-  uint64_t outside = table.outside;
-  int64_t sum = 0;
-  size_t left = std::min<size_t>(kept, slots - 1);
-  for (size_t s = 0; s < symbols; ++s) {
-    const uint64_t scaled = table.mass[s] * slots;
-    if (left == 0 || scaled == 0 || scaled < (total * least + 3) / 4) {
-      outside += table.mass[s];
-      continue;
-    }
-    --left;
-    frequencies[s] = rounded(table.mass[s]);
-    sum += frequencies[s];
-  }
+  uint64_t outside = total;
+  for (const uint32_t s : kept) frequencies[s] = rounded(table.mass[s]), outside -= table.mass[s];
   frequencies[symbols] = rounded(outside);
-  sum += frequencies[symbols];
+  const auto sum = std::accumulate(frequencies.begin(), frequencies.end(), int64_t(0));
   // What is missing or too much is shared out in proportion; nobody loses the last slot.
   const int64_t missing = int64_t(slots) - sum;
   if (missing == 0) return frequencies;
@@ -90,12 +83,15 @@ SymbolEntry symbol_entry(uint32_t start, uint32_t frequency) noexcept {
 int TableSet::escape_order(uint32_t count) noexcept { return std::max(0, int(std::bit_width(count)) - 4); }
 
 TableSet TableSet::from_masses(std::span<const Masses> tables, int precision, int fraction_bits) {
-  check_shape(tables.size(), precision, fraction_bits, Code::bad_call);
+  return from_masses(tables.size(), [&](size_t i) { return tables[i]; }, precision, fraction_bits);
+}
+
+TableSet TableSet::from_masses(size_t tables, const std::function<Masses(size_t)>& masses_of, int precision,
+                               int fraction_bits) {
+  check_shape(tables, precision, fraction_bits, Code::bad_call);
   TableSet set(precision, fraction_bits);
-  size_t symbols = 0;
-  for (const Masses& table : tables) symbols += table.mass.size() + 1;
-  set.entries_.reserve(std::min(symbols, kMostSetSymbols));
-  for (const Masses& table : tables) {
+  for (size_t i = 0; i < tables; ++i) {
+    const Masses table = masses_of(i);
     TERSOR_REQUIRE(table.mass.size() <= kMostTableSymbols, Code::bad_call, kWhat, ": a table of ", table.mass.size(),
                    " symbols, at most ", kMostTableSymbols, " are allowed");
     std::vector<uint32_t> frequencies = round_masses(table, uint32_t(1) << precision);
@@ -107,7 +103,7 @@ TableSet TableSet::from_masses(std::span<const Masses> tables, int precision, in
     for (uint32_t& f : frequencies) f <<= kSlotBits - precision;
     TERSOR_REQUIRE(int64_t(table.low) + int64_t(end) <= INT32_MAX, Code::bad_call, kWhat, ": a table from ", table.low,
                    " on has ", end, " symbols and ends above 2^31");
-    set.append(table.low + int32_t(first), std::span(frequencies).subspan(first));
+    set.append(table.low + int32_t(first), std::span(frequencies).subspan(first), Code::bad_call);
   }
   return set;
 }
@@ -134,15 +130,15 @@ TableSet TableSet::from_frequencies(std::vector<Frequencies> tables, int precisi
     frequencies.resize(end + 1);
     TERSOR_REQUIRE(int64_t(low) + int64_t(end) <= INT32_MAX, Code::bad_call, kWhat, ": a table from ", low, " on has ",
                    end, " symbols and ends above 2^31");
-    set.append(low + int32_t(first), std::span(frequencies).subspan(first));
+    set.append(low + int32_t(first), std::span(frequencies).subspan(first), Code::bad_call);
   }
   return set;
 }
 
-void TableSet::append(int32_t low, std::span<const uint32_t> frequencies) {
+void TableSet::append(int32_t low, std::span<const uint32_t> frequencies, Code code) {
   const auto count = uint32_t(frequencies.size() - 1);
-  TERSOR_REQUIRE(entries_.size() + frequencies.size() <= kMostSetSymbols, Code::bad_call, kWhat, ": over ",
-                 kMostSetSymbols, " symbols in all tables");
+  TERSOR_REQUIRE(entries_.size() + frequencies.size() <= kMostSetSymbols, code, kWhat, ": over ", kMostSetSymbols,
+                 " symbols in all tables");
   const auto first = uint32_t(entries_.size());
   uint32_t start = 0, holes = 0;
   uint32_t by_width[kSlotBits + 1] = {};  // slots of all symbols whose frequency has so many bits
@@ -154,13 +150,15 @@ void TableSet::append(int32_t low, std::span<const uint32_t> frequencies) {
     by_width[std::bit_width(f)] += f;
   }
   TERSOR_ASSERT(start == kTableSlots && frequencies[0] && frequencies[count]);
+  TERSOR_REQUIRE((slotless_ += holes) <= kMostSlotless, code, kWhat, ": over ", kMostSlotless,
+                 " symbols without a slot between others that have one");
   rows_.push_back({first, low, count, holes ? 0 : count});
   // The widest buckets in which few slots have to be searched for: those of symbols narrower than a bucket.
   int log = kSlotBits - kLeastBucketBits;
   uint32_t searched = std::accumulate(by_width, by_width + log + 1, 0u);
   for (; log > kSlotBits - kMostBucketBits && searched > kSearchedSlots; --log) searched -= by_width[log];
   const size_t bucket = buckets_.size(), many = size_t(1) << (kSlotBits - log);
-  TERSOR_REQUIRE(bucket + many <= kMostBuckets, Code::bad_call, kWhat, ": its tables need over ", kMostBuckets,
+  TERSOR_REQUIRE(bucket + many <= kMostBuckets, code, kWhat, ": its tables need over ", kMostBuckets,
                  " buckets: fewer tables or narrower ones are needed");
   places_.push_back(uint64_t(bucket) | uint64_t(log) << 24 | uint64_t(uint32_t(low)) << 32);
   buckets_.resize(bucket + many);
@@ -201,8 +199,6 @@ TableSet TableSet::parse(std::span<const uint8_t> data) {
   TERSOR_REQUIRE(tables <= rest.size(), Code::bad_data, kWhat, ": ", tables, " tables claimed by ", rest.size(),
                  " bytes");
   check_shape(size_t(tables), precision, fraction_bits, Code::bad_data);
-  // Absent symbols cost next to nothing, so bytes alone do not bound what a lie could ask for.
-  const size_t most = (size_t(1) << 20) + 64 * data.size();
   TableSet set(precision, fraction_bits);
   for (uint64_t i = 0; i < tables; ++i) {
     const uint64_t code = take_varint(rest, kWhat);
@@ -216,11 +212,9 @@ TableSet TableSet::parse(std::span<const uint8_t> data) {
                    Code::bad_data, kWhat, ": table ", i, " has no escape or does not begin and end with a symbol");
     TERSOR_REQUIRE(int64_t(low) + int64_t(given.size()) - 1 <= INT32_MAX, Code::bad_data, kWhat, ": table ", i,
                    " ends above 2^31");
-    TERSOR_REQUIRE(set.entries_.size() + given.size() <= most, Code::bad_data, kWhat, ": over ", most, " symbols in ",
-                   data.size(), " bytes");
     std::vector<uint32_t> frequencies(given.begin(), given.end());
     for (uint32_t& f : frequencies) f <<= kSlotBits - table.precision();
-    set.append(low, frequencies);
+    set.append(low, frequencies, Code::bad_data);
   }
   TERSOR_REQUIRE(rest.empty(), Code::bad_data, kWhat, ": ", rest.size(), " bytes too many");
   return set;

@@ -2,9 +2,11 @@
 // and has an escape for all others. How coders use them: docs/formats/indexed.md; bytes: docs/formats/table_set.md.
 #pragma once
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <vector>
 
+#include "core/error.h"
 #include "entropy/symbol_entry.h"
 
 namespace tersor::entropy {
@@ -13,6 +15,7 @@ inline constexpr size_t kMostTables = 4096;
 inline constexpr int kMostFractionBits = 4;                 // positions of the mean between two integers: 16
 inline constexpr size_t kMostTableSymbols = 65536;          // a table's, without its escape
 inline constexpr size_t kMostSetSymbols = size_t(1) << 24;  // all tables' together, escapes counted
+inline constexpr size_t kMostSlotless = size_t(1) << 20;    // of those, without a slot: they cost no bytes
 
 SymbolEntry symbol_entry(uint32_t start, uint32_t frequency) noexcept;
 
@@ -30,6 +33,9 @@ class TableSet {
   // fraction_bits: tables stand in groups of 2^fraction_bits, one for each position of the mean between two integers.
   // Raises bad_call: no table or too many, no mass, too many symbols, precision outside 12..16.
   static TableSet from_masses(std::span<const Masses> tables, int precision, int fraction_bits = 0);
+  // The same one table at a time, so that masses need not all be held.
+  static TableSet from_masses(size_t tables, const std::function<Masses(size_t)>& masses_of, int precision,
+                              int fraction_bits = 0);
 
   // Frequencies as they are, the escape's last; a row's sum is 2^precision. Where the escape has none, the most
   // frequent symbol gives it one slot of 2^16. Raises bad_call.
@@ -61,8 +67,10 @@ class TableSet {
 
  private:
   TableSet(int precision, int fraction_bits) : precision_(precision), fraction_bits_(fraction_bits) {}
-  void append(int32_t low, std::span<const uint32_t> frequencies);  // that sum to 2^16, the escape's last
+  // frequencies: sum to 2^16, the escape's last. Raises `code` beyond what a set may hold.
+  void append(int32_t low, std::span<const uint32_t> frequencies, Code code);
   int precision_, fraction_bits_;
+  size_t slotless_ = 0;
   std::vector<TableRow> rows_;
   std::vector<SymbolEntry> entries_;
   std::vector<uint64_t> places_, buckets_;

@@ -84,14 +84,15 @@ def rans_encode_indexed(
 ) -> torch.Tensor:
     """Code integers, each by the table that its index names: tersor.entropy.encode_indexed inside torch.compile.
 
-    symbols, indexes: tensors of one shape on the CPU, of any dtype whose values are integers of 32 bits; int32, int64
-    and for indexes uint8 are taken without a copy by PyTorch. tables: uint8 [bytes], what table_tensor makes of a
-    TableSet. means: None or integers, see encode_indexed. Returns the stream, uint8 [bytes].
-    Raises RuntimeError (an index without a table, counts that differ, tables that are none, over 32 bits).
+    symbols, indexes: tensors of one shape on the CPU, of any integer dtype, values of 32 bits; symbols may be floats
+    that hold whole numbers, as torch.round gives them. tables: uint8 [bytes], what table_tensor makes of a TableSet.
+    means: None or integers, see encode_indexed. Returns the stream, uint8 [bytes].
+    Raises TypeError (indexes or means that are no integers), RuntimeError (symbols that are not whole, an index without
+    a table, counts that differ, tables that are none, over 32 bits).
     `torch.ops.tersor.rans_encode_indexed` takes an empty tensor for no means.
     """
     result: torch.Tensor = torch.ops.tersor.rans_encode_indexed(
-        _integers(symbols), _indexes(indexes), tables, _means(indexes, means)
+        _symbols(symbols), _indexes(indexes), tables, _means(indexes, means)
     )
     return result
 
@@ -108,16 +109,30 @@ def rans_decode_indexed(
     return result
 
 
-def _integers(tensor: torch.Tensor) -> torch.Tensor:
+def _symbols(symbols: torch.Tensor) -> torch.Tensor:
+    if not symbols.is_floating_point():
+        return _integers(symbols, "symbols")
+    whole = symbols.to(torch.int64)
+    torch._assert_async((whole == symbols).all(), "symbols are whole numbers: round them first")
+    return whole.contiguous()
+
+
+def _integers(tensor: torch.Tensor, what: str) -> torch.Tensor:
+    if tensor.is_floating_point() or tensor.is_complex():
+        raise TypeError(f"{what} are integers, not {tensor.dtype}")
     return (tensor if tensor.dtype in (torch.int32, torch.int64) else tensor.to(torch.int64)).contiguous()
 
 
 def _indexes(indexes: torch.Tensor) -> torch.Tensor:
-    return indexes.contiguous() if indexes.dtype == torch.uint8 else _integers(indexes)
+    return indexes.contiguous() if indexes.dtype == torch.uint8 else _integers(indexes, "indexes")
 
 
 def _means(indexes: torch.Tensor, means: torch.Tensor | None) -> torch.Tensor:
-    return indexes.new_empty(0, dtype=torch.int32) if means is None else _integers(means)
+    if means is None:
+        return indexes.new_empty(0, dtype=torch.int32)
+    if means.numel() != indexes.numel():
+        raise ValueError(f"{means.numel()} means for {indexes.numel()} indexes")
+    return _integers(means, "means (see TableSet.quantize_means)")
 
 
 def table_tensor(tables: TableSet) -> torch.Tensor:

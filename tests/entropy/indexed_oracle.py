@@ -172,12 +172,9 @@ def masses(family: str, components: list[tuple[int, int, int, int]], precision: 
 def rounded(low: int, given: list[int], outside: int, precision: int) -> Table:
     slots, whole = 1 << precision, sum(given) + outside
 
-    def kept(quarters: int) -> list[int]:
-        return [s for s, m in enumerate(given) if m and m * slots >= -(-whole * quarters // 4)]
-
-    chosen = kept(1)
+    chosen = [s for s, m in enumerate(given) if m and m * slots >= -(-whole // 4)]
     if len(chosen) + 1 > slots:
-        chosen = kept(4)[: slots - 1]
+        chosen = sorted(chosen, key=lambda s: (-given[s], s))[: slots - 1]
     outside = whole - sum(given[s] for s in chosen)
     frequencies = [0] * len(given)
     for s in chosen:
@@ -217,7 +214,7 @@ def parse_set(data: bytes) -> TableSet:
     need(12 <= precision <= 16 and bits <= 4, "precision or fraction bits")
     count = cursor.varint()
     need(count <= cursor.left() and 1 <= count <= 4096 << bits and count % (1 << bits) == 0, "tables")
-    tables, symbols = [], 0
+    tables, symbols, slotless, buckets = [], 0, 0, 0
     for _ in range(count):
         code = cursor.varint()
         need(code < 1 << 32, "low")
@@ -228,8 +225,12 @@ def parse_set(data: bytes) -> TableSet:
         need(f[0] > 0 and f[-2] > 0 and f[-1] > 0, "a table's ends")
         need(low + len(f) - 1 < 1 << 31, "a table ends above 2^31")
         symbols += len(f)
-        need(symbols <= (1 << 20) + 64 * len(data), "too many symbols")
-        tables.append(Table(low, [x << (16 - table.precision) for x in f]))
+        slotless += f.count(0)
+        slots = [x << (16 - table.precision) for x in f]
+        enough = [b for b in range(4, 13) if sum(x for x in slots if x < 65536 >> b) <= 1024]
+        buckets += 1 << min([*enough, 12])
+        need(symbols <= 1 << 24 and slotless <= 1 << 20 and buckets <= 1 << 24, "too many symbols or buckets")
+        tables.append(Table(low, slots))
     cursor.end()
     return TableSet(bits, tables)
 

@@ -4,6 +4,7 @@ Goldens are written once and never again. golden.json tells of each: its tables'
 symbols, whose indexes and means follow from its number (see stream). hashes.json holds the SHA-256 of 200 streams.
 """
 
+import array
 import concurrent.futures
 import contextlib
 import gc
@@ -269,7 +270,65 @@ def test_threads_may_share_an_encoder():
         list(pool.map(write, calls))
     gc.collect()
     assert len(encoder) == 9000 * len(calls)
-    assert len(encoder.finish()) > 9000
+    data = encoder.finish()
+    done, left = [], [(number, at) for number in range(len(calls)) for at in (0, 4500)]
+
+    def read(halves):
+        decoder = Decoder(data)
+        for number, at in halves:
+            tables, indexes, means, symbols = calls[number]
+            part = slice(at, at + 4500)
+            if not np.array_equal(decoder.read(indexes[part], tables, means=means[part]), symbols[part]):
+                return False
+        return True
+
+    while left:  # in which order the calls came is found by reading
+        following = next((half for half in left if read([*done, half])), None)
+        assert following is not None, "what follows is nobody's call"
+        done.append(following)
+        left.remove(following)
+
+
+def test_a_failed_call_writes_nothing_and_a_failed_finish_loses_nothing():
+    tables, indexes, means, symbols = stream(3, 3000)
+    encoder = Encoder().write(symbols, indexes, tables, means=means)
+    wrong = indexes.astype(np.int32)
+    wrong[-1] = 10_000
+    with pytest.raises(ValueError, match="index 10000 at symbol 2999"):
+        encoder.write(symbols[::-1].copy(), wrong, tables, means=means)  # with escapes before the wrong index
+    encoder.write(symbols, indexes, tables, means=means)
+    twice = [np.concatenate([array, array]) for array in (symbols, indexes, means)]
+    assert encoder.finish() == encode_indexed(twice[0], twice[1], tables, means=twice[2])
+
+
+def test_seek_and_outs_of_every_kind():
+    tables, indexes, means, symbols = stream(1, 600_000)
+    data = encode_indexed(symbols, indexes, tables, means=means)
+    decoder = Decoder(np.frombuffer(data, np.uint8))
+    broken = bytearray(data)
+    broken[len(data) // 3] ^= 1
+    damaged = Decoder(broken)
+    with pytest.raises(FormatError):
+        damaged.read(indexes, tables, means=means)
+    with pytest.raises(FormatError, match="found to be damaged before"):
+        damaged.read(indexes[:1], tables)
+    damaged.seek(1 << 19)
+    last = slice(1 << 19, None)
+    assert np.array_equal(damaged.read(indexes[last], tables, means=means[last]), symbols[last])
+    with pytest.raises(ValueError, match="not to -1"):
+        decoder.seek(-1)
+    read_only = np.zeros(10, np.int32)
+    read_only.flags.writeable = False
+    with pytest.raises(ValueError, match="read-only"):
+        decoder.read(indexes[:10], tables, means=means[:10], out=read_only)
+    assert decoder.position == 0
+    held = array.array("i", [0] * 10)
+    assert decoder.read(indexes[:10], tables, means=means[:10], out=held) is held
+    assert held.tolist() == symbols[:10].tolist()
+    with pytest.raises(ValueError, match="0 means for 5 symbols"):
+        encode_indexed(symbols[:5], indexes[:5], tables, means=np.zeros(0, np.int32))
+    assert tables.quantize_means([]).shape == (0,)
+    assert Decoder(encode_indexed([], [], tables)).chunk == 1
 
 
 def test_wrong_calls_are_told_of():
@@ -320,6 +379,39 @@ def test_damage_is_refused_by_both_readers_alike(indexed_oracle):
         else:  # a bit of an escape, which nothing but a checksum could tell
             assert np.array_equal(decode_indexed(bad, indexes, tables, means=means), want)
     assert refused > 0.9 * len(changed)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "03 01 16 04 02 01 00 00 0d 00 20 80 24",  # 64 lanes
+        "03 01 17 04 02 01 00 00 0d 00 20 80 24",
+        "03 01 30 04 02 01 00 00 0d 00 20 80 24",  # an unknown bit of the layout
+        "03 01 10 04 02 09 00 00 0d 00 20 80 24",  # padding behind the lengths
+        "03 01 10 04 02 02 00 00 0d 00 20 00 80 24",  # a state in more bytes than it needs
+        "03 01 10 04 02 00 00 00 0d 00 80 24",  # a state below 2^31
+        "03 01 10 04 02 04 00 00 0d 00 20 00 00 80 80 24",  # a state from 2^63 on
+        "03 01 10 04 02 05 00 00 0d 00 20 00 00 00 01 80 24",  # a state of 9 bytes
+        "03 01 10 04 02 01 00 00 0d 00 20 80 a4",  # padding behind the escapes
+        "03 01 10 04 03 01 00 00 0d 00 20 80 24 00",  # an escape's byte too many
+        "03 01 10 04 01 01 00 00 0d 00 20 80",  # one too few
+        "03 01 10 04 02 01 00 00 0d 00 20 00 00 00 00 80 24",  # a word too many
+        "03 01 10 04 02 01 00 00 0d 00 20 00 80 24",  # a quarter of one
+        "03 01 10 03 02 01 00 00 0d 00 20 80 24",  # a symbol too few
+        "03 01 18 04 0b 03 02 01 00 00 0d 00 20 80 24",  # chunks of 2^11
+        "03 01 18 04 12 0a 02 01 00 00 0d 00 20 80 24",  # a single one where there are several
+        "03 01 00 00 00",  # something behind nothing
+        "03 01 01 00",  # lanes of nothing
+    ],
+)
+def test_each_rule_of_the_page_is_held(indexed_oracle, bad):
+    tables = TableSet.from_cdfs([[0, 4096, 12288, 16384]], offsets=[-1], precision=14)
+    data = bytes.fromhex(bad)
+    count = data[3]
+    with pytest.raises(indexed_oracle.RefusedError):
+        indexed_oracle.decode(data, [0] * count, plain(indexed_oracle, tables))
+    with pytest.raises(FormatError):
+        decode_indexed(data, [0] * count, tables)
 
 
 def test_what_is_not_the_coders_is_told_of_or_wrong():

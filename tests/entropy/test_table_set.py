@@ -1,7 +1,9 @@
 """Sets of tables against the builder written from the page, against real distributions, and on other compilers."""
 
+import copy
 import math
 import os
+import pickle
 import platform
 import shutil
 import statistics
@@ -12,7 +14,7 @@ import numpy as np
 import pytest
 
 from tersor import FormatError
-from tersor.entropy import TableSet
+from tersor.entropy import Table, TableSet
 
 TABLE_HASH = "3d484719061d6520"
 FAMILIES = ["gaussian", "laplace", "logistic"]
@@ -78,6 +80,36 @@ def test_bytes_are_read_alike(indexed_oracle):
         equal(tables, indexed_oracle.parse_set(tables.to_bytes()))
         assert TableSet.from_bytes(tables.to_bytes()) == tables
         assert hash(TableSet.from_bytes(tables.to_bytes())) == hash(tables)
+
+
+@pytest.mark.parametrize(("scale", "precision"), [(900, 16), (4000, 16), (8192, 16), (900, 13)])
+def test_wide_tables_are_built_alike(indexed_oracle, scale, precision):
+    built = indexed_oracle.build("logistic" if precision == 16 else "gaussian", [[(1, 0, scale << 16, 0)]], precision)
+    equal((TableSet.logistic if precision == 16 else TableSet.gaussian)([scale], precision), built)
+
+
+def test_flat_pmfs_keep_the_greatest(indexed_oracle):
+    for pmf, tail, precision in [
+        (np.ones(5000), 0.0, 12),
+        (np.ones(65536), 1.0, 16),
+        (1 + 0.01 * (np.arange(65536) * 40503 % 65536) / 65536, 0.0, 16),
+    ]:
+        tables = TableSet.from_pmfs([pmf], precision=precision, tails=[tail])
+        frequencies = tables.frequencies(0) >> (16 - precision)
+        assert (frequencies > 0).sum() == 1 << precision
+        exponent = math.frexp(max(*pmf, tail))[1]
+        factor = 2.0 ** (46 - (pmf.size + 1).bit_length() - exponent)
+        masses = [round(float(p) * factor) for p in pmf]
+        want = indexed_oracle.rounded(0, masses, round(tail * factor), precision)
+        equal(tables, indexed_oracle.TableSet(0, [want]))
+
+
+def test_tables_are_pickled_and_copied():
+    tables = TableSet.gaussian([1, 2], fractions=2)
+    assert pickle.loads(pickle.dumps(tables)) == copy.deepcopy(tables) == tables
+    table = Table.from_counts([1, 2, 3])
+    assert pickle.loads(pickle.dumps(table)) == table
+    assert TableSet.from_bytes(bytearray(tables.to_bytes())) == tables
 
 
 def test_the_example_of_the_page(indexed_oracle):
@@ -178,10 +210,14 @@ def test_speed_of_building():
 @pytest.mark.parametrize(
     ("make", "text"),
     [
-        (lambda: TableSet.gaussian([]), "scales are finite"),
+        (lambda: TableSet.gaussian([]), "0 tables"),
         (lambda: TableSet.gaussian([0.001]), "a scale of 0.001"),
         (lambda: TableSet.gaussian([math.inf]), "scales are finite"),
         (lambda: TableSet.gaussian([9000]), "1/256..8192"),
+        (lambda: TableSet.gaussian([-1.0]), "scales are finite, from 0 to"),
+        (lambda: TableSet.gaussian([8192.0], 12), "too wide for a precision of 12"),
+        (lambda: TableSet.gaussian([8192.0] * 600), "over 16777216 symbols"),
+        (lambda: TableSet.from_pmfs([np.r_[1, np.zeros(65534), 1]] * 20), "over 1048576 symbols without a slot"),
         (lambda: TableSet.gaussian([[1.0]]), "one dimension"),
         (lambda: TableSet.gaussian([1.0] * 4097), "4097 tables"),
         (lambda: TableSet.gaussian([1.0], 11), "12..16"),

@@ -7,6 +7,7 @@ assert (decode_indexed(data, indexes, tables) == symbols).all()
 
 from __future__ import annotations
 
+import ctypes
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import numpy as np
@@ -59,23 +60,32 @@ def _result(out: Any, shape: tuple[int, ...]) -> NDArray[np.int32]:
     """The array that the core can write to: `out`, or one to be copied there."""
     if out is None:
         return np.empty(shape, np.int32)
-    if not isinstance(out, np.ndarray):
-        if not hasattr(out, "__array__"):
-            raise TypeError(f"out is an array, not {type(out).__name__}")
-        return _result(np.asarray(out), shape)  # torch's tensors share their memory with it
+    out = _target(out)
     if out.dtype.kind not in "iu":
         raise TypeError(f"out holds integers, not {out.dtype}")
     if out.size != np.prod(shape, dtype=np.int64):
         raise ValueError(f"out has shape {out.shape}, the indexes {tuple(shape)}")
-    if out.dtype == np.int32 and out.flags.c_contiguous and out.flags.writeable:
+    if not out.flags.writeable:
+        raise ValueError("out is read-only")
+    return out if out.dtype == np.int32 and out.flags.c_contiguous else np.empty(shape, np.int32)
+
+
+def _target(out: Any) -> NDArray[Any]:
+    """The memory of `out` as an array; what NumPy could only copy is refused."""
+    if isinstance(out, np.ndarray):
         return out
-    return np.empty(shape, np.int32)
+    if hasattr(out, "__dlpack__"):
+        return np.asarray(out)  # torch's tensors, which share their memory with it
+    try:
+        return np.asarray(memoryview(out))
+    except TypeError:
+        raise TypeError(f"out is an array, not {type(out).__name__}") from None
 
 
 def _deliver(result: NDArray[np.int32], out: Any) -> Any:
     if out is None:
         return result
-    target = out if isinstance(out, np.ndarray) else np.asarray(out)
+    target = _target(out)
     if not np.shares_memory(target, result):
         limits = np.iinfo(target.dtype)
         if result.size and not (limits.min <= int(result.min()) and int(result.max()) <= limits.max):
@@ -133,10 +143,16 @@ def decode_indexed(
     return _deliver(result, out)
 
 
+def _bytes(data: Any) -> bytes:
+    source = elements_of(data)
+    return ctypes.string_at(source.address, source.nbytes)
+
+
 class Encoder:
     """Codes integers that come call by call, with a set of tables for each call.
 
-    rANS codes the last symbol first, so the symbols are kept, in four bytes each, until finish.
+    rANS codes the last symbol first, so the symbols are kept until finish: four bytes each, 24 more for an escape and
+    48 for a call with another set than the one before.
     """
 
     __slots__ = ("_native",)
@@ -159,7 +175,10 @@ class Encoder:
         return self._native.symbols
 
     def finish(self, *, threads: int = 0) -> bytes:
-        """The stream of all that was written; the encoder is empty again."""
+        """The stream of all that was written; the encoder is empty again.
+
+        Raises OSError or MemoryError where memory is short; what was written is kept then.
+        """
         return self._native.finish(threads)
 
 
@@ -172,13 +191,14 @@ class Decoder:
     __slots__ = ("_native",)
 
     def __init__(self, data: Buffer) -> None:
-        self._native = _core.IndexedDecoder(data if isinstance(data, bytes) else bytes(memoryview(data)))
+        self._native = _core.IndexedDecoder(data if isinstance(data, bytes) else _bytes(data))
 
     def read(self, indexes: Any, tables: TableSet, *, means: Any = None, out: Any = None) -> Any:
         """Give back the next symbols, as many as there are indexes; arguments and results are decode_indexed's.
 
-        Raises FormatError (damaged: also by every later call), ValueError (more symbols than are left). Damage in a
-        chunk may show only at its end.
+        Raises FormatError (damaged: also by every later call, until seek leaves the damage behind), ValueError (more
+        symbols than are left). Damage in a chunk may show only at its end. Where the dtype of `out` cannot hold a
+        symbol the position has moved all the same.
         """
         if out is not None and self._native.read(indexes, tables._native, means, out):
             return out
@@ -206,4 +226,6 @@ class Decoder:
 
     def seek(self, symbol: int) -> None:
         """Go on with the chunk that begins with this symbol. Raises ValueError where none does."""
+        if symbol < 0:
+            raise ValueError(f"a decoder goes to symbols from 0 on, not to {symbol}")
         self._native.seek(symbol)

@@ -94,6 +94,9 @@ class Table:
         """[n] uint32, or [n + 1] with the escape's last."""
         return np.asarray(self._native.frequencies(), dtype=np.uint32)
 
+    def __reduce__(self) -> Any:
+        return Table.from_bytes, (self.to_bytes(),)
+
     def __eq__(self, other: Any) -> bool:
         return isinstance(other, Table) and self.to_bytes() == other.to_bytes()
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import ArrayLike, NDArray
+    from typing_extensions import Buffer
 
 Family = Literal["gaussian", "laplace", "logistic", "student_t"]
 
@@ -22,17 +23,19 @@ _SCALE_BITS, _FREEDOM_BITS = 16, 8
 def _fixed(values: Any, bits: int, what: str, dtype: type[np.integer[Any]]) -> NDArray[Any]:
     """Multiples of 2**-bits. Scaling by a power of two and rounding are exact, so every machine gets the same ones."""
     array = np.asarray(values, dtype=np.float64)
-    scaled = np.rint(array * 2.0**bits)
+    with np.errstate(over="ignore"):
+        scaled = np.rint(array * 2.0**bits)
     limits = np.iinfo(dtype)
-    if array.size == 0 or not np.isfinite(array).all() or scaled.min() < limits.min or scaled.max() > limits.max:
-        raise ValueError(f"{what} are finite and at most {limits.max / 2.0**bits}, found {array.tolist()!r:.200}")
+    if not np.isfinite(array).all() or (array.size and (scaled.min() < limits.min or scaled.max() > limits.max)):
+        least, most = limits.min / 2.0**bits, limits.max / 2.0**bits
+        raise ValueError(f"{what} are finite, from {least:.6g} to {most:.6g}, found {array.tolist()!r:.200}")
     return np.ascontiguousarray(scaled.astype(dtype))
 
 
 def _fraction_bits(fractions: int) -> int:
     if fractions not in (1, 2, 4, 8, 16):
         raise ValueError(f"fractions are 1, 2, 4, 8 or 16, not {fractions}")
-    return fractions.bit_length() - 1
+    return int(fractions).bit_length() - 1
 
 
 class TableSet:
@@ -43,17 +46,20 @@ class TableSet:
     every machine, whatever its compiler, instruction set or mathematical library.
     """
 
-    __slots__ = ("_native",)
+    __slots__ = ("_native", "_packed")
 
     def __init__(self, native: _core.TableSet) -> None:
         self._native = native
+        self._packed: bytes | None = None
 
     @classmethod
     def gaussian(cls, scales: ArrayLike, precision: int = 16, *, fractions: int = 1) -> TableSet:
         """One table for each standard deviation, of the Gaussian around 0 integrated over [k - 1/2, k + 1/2].
 
-        scales: [n] floats in 1/256..8192, rounded to multiples of 2**-16. precision: 12..16. fractions: positions of
-        the mean between two integers, 1, 2, 4, 8 or 16, where symbols are coded with means (see encode_indexed).
+        scales: [n] floats in 1/256..8192, rounded to multiples of 2**-16, not so wide that the likeliest integer is
+        worth less than half a slot. precision: 12..16; all tables have at most 2**24 symbols and buckets together.
+        fractions: positions of the mean between two integers, 1, 2, 4, 8 or 16, where symbols are coded with means
+        (see encode_indexed).
         Raises ValueError (n not in 1..4096; scales, precision, fractions out of range).
         Source: Balle et al., arXiv:1802.01436 (scale hyperprior); Minnen et al., arXiv:1809.02736 (means).
         """
@@ -100,7 +106,7 @@ class TableSet:
     ) -> TableSet:
         """One table for each row of up to four distributions of a family.
 
-        weights: [n, k] floats, k in 1..4, not negative; a row sums to anything above 0. Rounded to multiples of 2**-16.
+        weights: [n, k] floats, k in 1..4, relative to one another, a row's sum from 2**-16 to 65535; rounded to 2**-16.
         means: [n, k] floats in -32768..32767, likewise. scales, precision, fractions: as gaussian takes them, [n, k].
         family: "gaussian", "laplace", "logistic" or "student_t". freedom: [n, k], for "student_t" alone.
         Raises ValueError (shapes, ranges; means of a row over 65,534 apart).
@@ -201,13 +207,18 @@ class TableSet:
         return cls(_core.TableSet.from_frequencies(flat.ctypes.data, lengths, lows, precision))
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> TableSet:
+    def from_bytes(cls, data: Buffer) -> TableSet:
         """Read what to_bytes wrote, to its last byte. Raises FormatError."""
-        return cls(_core.TableSet.from_bytes(data))
+        return cls(_core.TableSet.from_bytes(data if isinstance(data, bytes) else bytes(memoryview(data))))
 
     def to_bytes(self) -> bytes:
         """The tables themselves, not their parameters: for a codec that has nobody else build them."""
-        return self._native.to_bytes()
+        if self._packed is None:
+            self._packed = self._native.to_bytes()
+        return self._packed
+
+    def __reduce__(self) -> Any:
+        return TableSet.from_bytes, (self.to_bytes(),)
 
     def __len__(self) -> int:
         """Tables that an index can name."""
