@@ -14,6 +14,8 @@ void bind_errors(nanobind::module_& m);       // tersor::Error -> Python's excep
 void bind_process(nanobind::module_& m);      // version, ISA level, threads, what was built in
 void bind_arrays(nanobind::module_& m);       // foreign arrays through DLPack
 void bind_entropy(nanobind::module_& m);      // tables, the rans8 stream
+void bind_range(nanobind::module_& m);        // the range coder
+void bind_adaptive(nanobind::module_& m);     // the adaptive stream
 void bind_files(nanobind::module_& m);        // whole files and whole states, in and out of .tsr
 void bind_tensor_file(nanobind::module_& m);  // .tsr open for reading
 

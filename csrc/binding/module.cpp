@@ -7,6 +7,8 @@ NB_MODULE(_core, m) {
   bind_process(m);
   bind_arrays(m);
   bind_entropy(m);
+  bind_range(m);
+  bind_adaptive(m);
   bind_files(m);
   bind_tensor_file(m);
 }

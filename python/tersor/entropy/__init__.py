@@ -5,8 +5,8 @@ data = encode(symbols, table)
 assert (decode(data, table) == symbols).all()
 """
 
-from tersor.entropy import huffman
+from tersor.entropy import adaptive, huffman, range
 from tersor.entropy.rans8 import decode, encode
 from tersor.entropy.table import Table
 
-__all__ = ["Table", "decode", "encode", "huffman"]
+__all__ = ["Table", "adaptive", "decode", "encode", "huffman", "range"]
