@@ -15,6 +15,7 @@ void bind_process(nanobind::module_& m);      // version, ISA level, threads, wh
 void bind_arrays(nanobind::module_& m);       // foreign arrays through DLPack
 void bind_entropy(nanobind::module_& m);      // tables, the rans8 stream
 void bind_indexed(nanobind::module_& m);      // sets of tables, the indexed stream
+void bind_integer_lists(nanobind::module_& m);  // lists of Python's integers, and the cdfs of other codecs
 void bind_files(nanobind::module_& m);        // whole files and whole states, in and out of .tsr
 void bind_tensor_file(nanobind::module_& m);  // .tsr open for reading
 

@@ -227,6 +227,12 @@ void bind_indexed(nb::module_& m) {
              encoder.write_intervals(span_at<const uint32_t>(starts, count),
                                      span_at<const uint32_t>(frequencies, count));
            })
+      .def("write_cdfs",
+           [](indexed::Encoder& encoder, uintptr_t cdfs, size_t length, uintptr_t symbols, size_t count) {
+             const nb::gil_scoped_release released;
+             encoder.write_cdfs(span_at<const uint16_t>(cdfs, length * count), length,
+                                span_at<const int16_t>(symbols, count));
+           })
       .def_prop_ro("symbols", &indexed::Encoder::symbols)
       .def("finish", [](indexed::Encoder& encoder, int threads) {
         indexed::Encoder taken = std::exchange(encoder, {});  // others may write meanwhile

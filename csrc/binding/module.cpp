@@ -8,6 +8,7 @@ NB_MODULE(_core, m) {
   bind_arrays(m);
   bind_entropy(m);
   bind_indexed(m);
+  bind_integer_lists(m);
   bind_files(m);
   bind_tensor_file(m);
 }
