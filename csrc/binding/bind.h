@@ -10,16 +10,17 @@ namespace tersor::binding {
 
 std::vector<std::string> paths_of(const std::vector<nanobind::bytes>& names);  // as the core takes them
 
-void bind_errors(nanobind::module_& m);       // tersor::Error -> Python's exceptions; first, the others raise
-void bind_process(nanobind::module_& m);      // version, ISA level, threads, what was built in
-void bind_arrays(nanobind::module_& m);       // foreign arrays through DLPack
-void bind_entropy(nanobind::module_& m);      // tables, the rans8 stream
-void bind_indexed(nanobind::module_& m);      // sets of tables, the indexed stream
-void bind_integers(nanobind::module_& m);     // golomb and gap streams, bit packing, combinations
-void bind_range(nanobind::module_& m);        // the range coder
-void bind_adaptive(nanobind::module_& m);     // the adaptive stream
-void bind_tokens(nanobind::module_& m);       // tokens of learned codecs: models, streams, chunks
-void bind_files(nanobind::module_& m);        // whole files and whole states, in and out of .tsr
-void bind_tensor_file(nanobind::module_& m);  // .tsr open for reading
+void bind_errors(nanobind::module_& m);         // tersor::Error -> Python's exceptions; first, the others raise
+void bind_process(nanobind::module_& m);        // version, ISA level, threads, what was built in
+void bind_arrays(nanobind::module_& m);         // foreign arrays through DLPack
+void bind_entropy(nanobind::module_& m);        // tables, the rans8 stream
+void bind_indexed(nanobind::module_& m);        // sets of tables, the indexed stream
+void bind_integers(nanobind::module_& m);       // golomb and gap streams, bit packing, combinations
+void bind_range(nanobind::module_& m);          // the range coder
+void bind_adaptive(nanobind::module_& m);       // the adaptive stream
+void bind_tokens(nanobind::module_& m);         // tokens of learned codecs: models, streams, chunks
+void bind_integer_lists(nanobind::module_& m);  // lists of Python's integers, and the cdfs of other codecs
+void bind_files(nanobind::module_& m);          // whole files and whole states, in and out of .tsr
+void bind_tensor_file(nanobind::module_& m);    // .tsr open for reading
 
 }  // namespace tersor::binding

@@ -260,11 +260,11 @@ void bind_indexed(nb::module_& m) {
             return true;
           },
           nb::arg("symbols"), nb::arg("indexes"), nb::arg("tables"), nb::arg("means").none())
-      .def("write_intervals",
-           [](HeldEncoder& held, uintptr_t starts, uintptr_t frequencies, size_t count) {
-             one_at_a_time(held.mutex, count, [&] {
-               held.encoder.write_intervals(span_at<const uint32_t>(starts, count),
-                                            span_at<const uint32_t>(frequencies, count));
+      .def("write_cdfs",
+           [](HeldEncoder& held, uintptr_t cdfs, size_t length, uintptr_t symbols, size_t count) {
+             one_at_a_time(held.mutex, count * length, [&] {
+               held.encoder.write_cdfs(span_at<const uint16_t>(cdfs, length * count), length,
+                                       span_at<const int16_t>(symbols, count));
              });
            })
       .def_prop_ro(

@@ -27,8 +27,12 @@ void check_call(size_t symbols, const Indexes& indexes, Means means) {
                  " symbols");
 }
 
-// ---- the choice of a layout
-// ------------------------------------------------------------------------------------------
+void check_cdfs(std::span<const uint16_t> cdfs, size_t length, size_t symbols) {
+  TERSOR_REQUIRE(length >= 2 && length <= size_t(INT16_MAX) + 2 && cdfs.size() == length * symbols, Code::bad_call,
+                 cdfs.size(), " values of cdfs of ", length, " for ", symbols, " symbols");
+}
+
+// ---- the choice of a layout ---------------------------------------------------------------------------------------
 
 struct Shape {
   size_t lanes;
@@ -61,8 +65,7 @@ uint64_t estimate_bytes(size_t count, const FrequencyAt& frequency_at) {
   return samples ? eighths * count / samples / 64 : 0;
 }
 
-// ---- head
-// ------------------------------------------------------------------------------------------------------------
+// ---- head ---------------------------------------------------------------------------------------------------------
 
 struct Coded {  // a chunk
   std::vector<uint8_t> body, escapes;
@@ -148,8 +151,7 @@ Head read_head(std::span<const uint8_t> data) {
 
 }  // namespace
 
-// ---- whole streams
-// ---------------------------------------------------------------------------------------------------
+// ---- whole streams ------------------------------------------------------------------------------------------------
 
 std::vector<uint8_t> encode(std::span<const int32_t> symbols, Indexes indexes, const TableSet& tables, Means means,
                             int threads) {
@@ -202,8 +204,7 @@ void decode(std::span<const uint8_t> data, Indexes indexes, const TableSet& tabl
   });
 }
 
-// ---- call by call
-// ----------------------------------------------------------------------------------------------------
+// ---- call by call -------------------------------------------------------------------------------------------------
 
 void Encoder::append_blocks(size_t symbols) {
   while (blocks_.size() * kBlock < symbols_ + symbols)
@@ -243,10 +244,30 @@ void Encoder::write_intervals(std::span<const uint32_t> starts, std::span<const 
                    " has slots ", starts[i], " to ", uint64_t(starts[i]) + f, ", 1..65535 of 2^16 are needed");
     (*own)[i] = symbol_entry(starts[i], f);
   }
-  append_blocks(starts.size());
-  for (size_t i = 0; i < starts.size(); ++i) *id_at(symbols_ + i) = uint32_t(i);
+  append(std::move(own));
+}
+
+void Encoder::write_cdfs(std::span<const uint16_t> cdfs, size_t length, std::span<const int16_t> symbols) {
+  check_cdfs(cdfs, length, symbols.size());
+  auto own = std::make_shared<std::vector<SymbolEntry>>(symbols.size());
+  for (size_t i = 0; i < symbols.size(); ++i) {
+    const auto symbol = size_t(symbols[i]);  // a negative one is beyond all
+    TERSOR_REQUIRE(symbol < length - 1, Code::bad_call, "symbol ", i, " is ", symbols[i], ", its cdf has ", length - 1);
+    const uint16_t* interval = &cdfs[i * length + symbol];
+    const uint32_t start = interval[0], end = symbol == length - 2 ? kTableSlots : interval[1];
+    TERSOR_REQUIRE(start < end, Code::bad_call, "symbol ", i, " is ", symbols[i],
+                   ", which has no slot: its cdf goes from ", start, " to ", end);
+    (*own)[i] = symbol_entry(start, end - start);
+  }
+  append(std::move(own));
+}
+
+void Encoder::append(std::shared_ptr<const std::vector<SymbolEntry>> own) {
+  const size_t count = own->size();
+  append_blocks(count);
+  for (size_t i = 0; i < count; ++i) *id_at(symbols_ + i) = uint32_t(i);
   pieces_.push_back({nullptr, std::move(own), symbols_});
-  symbols_ += starts.size();
+  symbols_ += count;
 }
 
 std::vector<uint8_t> Encoder::finish(int threads) {
@@ -325,8 +346,7 @@ void Decoder::read(Indexes indexes, const TableSet& tables, Means means, std::sp
 }
 
 void Decoder::read_cdfs(std::span<const uint16_t> cdfs, size_t length, std::span<int16_t> out) {
-  TERSOR_REQUIRE(length >= 2 && length <= size_t(INT16_MAX) + 2 && cdfs.size() == length * out.size(), Code::bad_call,
-                 cdfs.size(), " values of cdfs of ", length, " for ", out.size(), " symbols");
+  check_cdfs(cdfs, length, out.size());
   state_->read(out.size(), [&](ChunkReader& chunk, size_t at, size_t within, size_t many) {
     chunk.read_cdfs(cdfs.subspan(at * length), length, within, out.subspan(at, many));
   });

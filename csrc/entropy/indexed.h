@@ -51,6 +51,9 @@ class Encoder {
   // Symbols by their intervals in 2^16 slots: frequencies are 1..65535 and starts + frequencies 2^16 at most. Raises
   // bad_call.
   void write_intervals(std::span<const uint32_t> starts, std::span<const uint32_t> frequencies);
+  // Symbols that have a table each, as Decoder::read_cdfs takes them; one that has all slots costs nothing. Raises
+  // bad_call: a symbol that its table does not list, or that has no slot.
+  void write_cdfs(std::span<const uint16_t> cdfs, size_t length, std::span<const int16_t> symbols);
   size_t symbols() const noexcept { return symbols_; }
   std::vector<uint8_t> finish(int threads);  // and is empty again
 
@@ -63,7 +66,8 @@ class Encoder {
   static constexpr size_t kBlock = 16384;
   uint32_t* id_at(size_t symbol) const noexcept { return &blocks_[symbol / kBlock][symbol % kBlock]; }
   void append_blocks(size_t symbols);
-  std::vector<std::unique_ptr<uint32_t[]>> blocks_;  // of kBlock ids: none is ever copied
+  void append(std::shared_ptr<const std::vector<SymbolEntry>> own);  // a symbol each
+  std::vector<std::unique_ptr<uint32_t[]>> blocks_;                  // of kBlock ids: none is ever copied
   size_t symbols_ = 0;
   std::vector<Piece> pieces_;
   std::vector<Escape> escapes_;

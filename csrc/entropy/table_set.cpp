@@ -135,6 +135,23 @@ TableSet TableSet::from_frequencies(std::vector<Frequencies> tables, int precisi
   return set;
 }
 
+TableSet TableSet::from_cdfs(std::span<const Cdf> tables, int precision) {
+  check_shape(tables.size(), precision, 0, Code::bad_call);
+  std::vector<Frequencies> taken;
+  taken.reserve(tables.size());
+  for (const auto& [low, cdf] : tables) {
+    TERSOR_REQUIRE(cdf.size() >= 3, Code::bad_call, kWhat, ": cdf ", taken.size(), " has ", cdf.size(),
+                   " values, 3 are needed for a symbol and the escape");
+    TERSOR_REQUIRE(cdf.front() == 0 && cdf.back() == 1 << precision && std::ranges::is_sorted(cdf), Code::bad_call,
+                   kWhat, ": cdf ", taken.size(), " does not rise from 0 to ", 1 << precision, ": it goes from ",
+                   cdf.front(), " to ", cdf.back());
+    std::vector<uint32_t> frequencies(cdf.size() - 1);
+    for (size_t s = 0; s < frequencies.size(); ++s) frequencies[s] = uint32_t(cdf[s + 1] - cdf[s]);
+    taken.push_back({low, std::move(frequencies)});
+  }
+  return from_frequencies(std::move(taken), precision);
+}
+
 void TableSet::append(int32_t low, std::span<const uint32_t> frequencies, Code code) {
   const auto count = uint32_t(frequencies.size() - 1);
   TERSOR_REQUIRE(entries_.size() + frequencies.size() <= kMostSetSymbols, code, kWhat, ": over ", kMostSetSymbols,

@@ -45,6 +45,13 @@ class TableSet {
   };
   static TableSet from_frequencies(std::vector<Frequencies> tables, int precision, int fraction_bits = 0);
 
+  // Cumulative frequencies, from 0 to 2^precision, the last interval the escape's. Raises bad_call.
+  struct Cdf {
+    int32_t low = 0;
+    std::span<const int32_t> values;
+  };
+  static TableSet from_cdfs(std::span<const Cdf> tables, int precision);
+
   size_t groups() const noexcept { return rows_.size() >> fraction_bits_; }  // that an index can name
   size_t tables() const noexcept { return rows_.size(); }
   int precision() const noexcept { return precision_; }

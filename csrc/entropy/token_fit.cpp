@@ -297,20 +297,23 @@ void fit_tables(const Sample& sample, size_t b, bool prior, Book& book) {
     book.source = source, book.classes = classes.count;
     book.class_of = std::move(classes.class_of), book.levels = std::move(levels.levels);
   };
+  // Each book has its share of the weights that a model may have.
+  const auto is_room = [&](size_t classes) { return classes * symbols * sample.books.size() <= kMostWeights; };
   const auto all = tally(sample, b, Source::one);
   for (const Entry& entry : all) least += entry.count * log2_q16(symbols);
   offer(Source::one, all, classes_of(all, 1, {0}, symbols));
   for (const Source source : {Source::frame, Source::book}) {
     if (source == Source::book && b == 0) continue;
     const uint32_t contexts = sample.books[source == Source::book ? b - 1 : b].symbols();
-    if (contexts > kMostClasses && !prior) continue;  // tables for one stream: classes do not earn their keep
+    if (contexts > kMostClasses && !prior) continue;  // in one stream, learned classes would cost more than they save
     const auto entries = tally(sample, b, source);
     if (contexts <= kMostClasses) {
+      if (!is_room(contexts)) continue;
       std::vector<uint8_t> own(contexts + 1);
       std::iota(own.begin(), own.end() - 1, uint8_t(0));
       offer(source, entries, classes_of(entries, contexts, std::move(own), symbols));
     } else {
-      for (size_t count = 2; count <= kMostClasses && count * symbols * sample.books.size() <= kMostWeights; count *= 2)
+      for (size_t count = 2; count <= kMostClasses && is_room(count); count *= 2)
         offer(source, entries, cluster(entries, count, contexts + 1, symbols));
     }
   }

@@ -248,7 +248,7 @@ std::vector<uint8_t> Model::encode_chunk(std::span<const uint16_t> frames, uint6
         code.put(table.start[symbol], table.length[symbol], kSlotBits);
       }
       if (!before) continue;
-      const bool was = t > 1 && before[b] == before[b - width];
+      const bool was = t > 1 && before[b] == (before - width)[b];
       const size_t context = repeat_context(was, b < 2 || repeats(b - 2), b < 1 || repeats(b - 1));
       const uint32_t likely = coder.repeat[context], rest = (1u << kRepeatBits) - likely;
       repeats(b) ? code.put(rest, likely, kRepeatBits) : code.put(0, rest, kRepeatBits);

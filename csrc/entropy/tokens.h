@@ -158,7 +158,7 @@ void check_tokens(std::span<const uint16_t> tokens, std::span<const Book> books)
 // Immutable; what encoder and decoder must both have.
 class Model {
  public:
-  // Checked by parse or made by a fit; see below.
+  // books: as parse has checked or fit has made them.
   Model(std::vector<Book> books, size_t chunk_frames);
 
   // bytes() of a model, no more. Raises bad_data.
@@ -171,7 +171,7 @@ class Model {
   // frames: rows of books().size() tokens, at most chunk_frames() of them. number: the chunk's place in its stream, or
   // whatever tells it from others; decoding wants it back. Raises bad_call for a token that the model has no code for.
   std::vector<uint8_t> encode_chunk(std::span<const uint16_t> frames, uint64_t number) const;
-  // Raises bad_data. chunk_size takes no longer than the first bytes do; decode_chunk wants rows of as many frames.
+  // How many frames a chunk claims to have, its checksum unseen; decode_chunk wants room for as many. Raise bad_data.
   size_t frames_in(std::span<const uint8_t> chunk) const;
   void decode_chunk(std::span<const uint8_t> chunk, uint64_t number, std::span<uint16_t> frames) const;
 

@@ -47,14 +47,16 @@ except OSError as error:
 torch.library.register_fake("tersor::decompress_into", lambda data, out: None)
 
 
-@torch.library.register_fake("tersor::rans_encode_indexed")
-def _(symbols: Any, indexes: Any, tables: Any, means: Any) -> Any:
+def _fake_stream(symbols: Any, indexes: Any, tables: Any, means: Any) -> Any:
     return symbols.new_empty(torch.library.get_ctx().new_dynamic_size(), dtype=torch.uint8)
 
 
-@torch.library.register_fake("tersor::rans_decode_indexed")
-def _(data: Any, indexes: Any, tables: Any, means: Any) -> Any:
+def _fake_symbols(data: Any, indexes: Any, tables: Any, means: Any) -> Any:
     return indexes.new_empty(indexes.shape, dtype=torch.int32)
+
+
+torch.library.register_fake("tersor::rans_encode_indexed", _fake_stream)
+torch.library.register_fake("tersor::rans_decode_indexed", _fake_symbols)
 
 
 _DTYPES: dict[str, torch.dtype] = {

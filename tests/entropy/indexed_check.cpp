@@ -184,6 +184,41 @@ TEST_CASE("indexed: symbols by their own intervals are read by their own cdfs") 
   const uint32_t none = 0, start = 0;
   CHECK(check::error_of([&] { encoder.write_intervals({&start, 1}, {&none, 1}); }).find("symbol 0 has slots 0 to 0") !=
         std::string::npos);
+  encoder.write_cdfs(cdfs, length, symbols);
+  CHECK(encoder.finish(1) == data);
+}
+
+TEST_CASE("indexed: a symbol that has all slots costs nothing, at every level") {
+  std::mt19937 random(3);
+  const size_t n = 40000, length = 3;
+  std::vector<uint16_t> some, all(n * length);  // of every table in `all` the last symbol has all slots
+  std::vector<int16_t> symbols, last(n, 1);
+  for (size_t i = 0; i < n; ++i) {
+    const uint16_t middle = i % 2 ? 0 : uint16_t(1 + random() % 65535);
+    some.insert(some.end(), {0, middle, uint16_t(random())});
+    symbols.push_back(middle ? int16_t(random() % 2) : 1);
+  }
+  check::each_isa([&] {
+    for (const auto& [cdfs, want] : {std::pair(some, symbols), std::pair(all, last)}) {
+      indexed::Encoder encoder;
+      encoder.write_cdfs(cdfs, length, want);
+      const Bytes data = encoder.finish(1);
+      CHECK(cdfs == some || data.size() < 16);
+      indexed::Decoder decoder(data);
+      std::vector<int16_t> out(n);
+      decoder.read_cdfs(cdfs, length, out);
+      CHECK(out == want);
+    }
+  });
+  indexed::Encoder encoder;
+  const auto error = [&](std::vector<uint16_t> cdf, int16_t symbol) {
+    return check::error_of([&] { encoder.write_cdfs(cdf, 3, {&symbol, 1}); });
+  };
+  CHECK(error({0, 0, 0}, 0).find("has no slot: its cdf goes from 0 to 0") != std::string::npos);
+  CHECK(error({0, 9, 0}, 2).find("symbol 0 is 2, its cdf has 2") != std::string::npos);
+  CHECK(error({0, 9, 0}, -1).find("symbol 0 is -1") != std::string::npos);
+  CHECK(error({0, 9}, 0).find("2 values of cdfs of 3 for 1 symbols") != std::string::npos);
+  CHECK(encoder.symbols() == 0);
 }
 
 TEST_CASE("indexed: the quotient is exact for every frequency at the ends of its range") {

@@ -148,6 +148,14 @@ TEST_CASE("table set: parameters out of range are told of") {
         std::string::npos);
   CHECK(error([&] { TableSet::from_masses(empty, 16); }).find("no symbol of a table") != std::string::npos);
   CHECK(error([&] { TableSet::from_masses(many, 16); }).find("4097 tables") != std::string::npos);
+  const std::vector<int32_t> cdf = {0, 1, 1, 4095, 4096}, flat = {0, 4096}, falling = {0, 5, 4, 4096},
+                             low = {0, 5, 4095};
+  CHECK(same(TableSet::from_cdfs(std::vector{TableSet::Cdf{-5, cdf}}, 12),
+             TableSet::from_frequencies({{-5, {1, 0, 4094, 1}}}, 12)));
+  for (const auto& [bad, what] :
+       {std::pair(flat, "cdf 0 has 2 values"), std::pair(falling, "does not rise from 0 to 4096"),
+        std::pair(low, "goes from 0 to 4095")})
+    CHECK(error([&] { TableSet::from_cdfs(std::vector{TableSet::Cdf{0, bad}}, 12); }).find(what) != std::string::npos);
   CHECK(error([&] { TableSet::from_frequencies({{0, {1, 2}}}, 12); }).find("sum to 3") != std::string::npos);
   CHECK(error([&] { TableSet::from_frequencies({{0, {0, 4096}}}, 12); }).find("but its escape") != std::string::npos);
   CHECK(error([&] { TableSet::from_frequencies({{INT32_MAX, {1, 1, 4094}}}, 12); }).find("above 2^31") !=

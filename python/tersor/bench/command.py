@@ -87,8 +87,8 @@ def run(arguments: argparse.Namespace) -> int:
 def _plan(arguments: argparse.Namespace) -> tuple[list[Any], dict[str, str]]:
     from tersor.bench import difference, entropy, indexed, lossless
 
-    suites = {"entropy": entropy, "lossless": lossless, "difference": difference, "indexed": indexed}
-    return suites[arguments.suite].plan(
+    suites: dict[str, Any] = {"entropy": entropy, "lossless": lossless, "difference": difference, "indexed": indexed}
+    selection: tuple[list[Any], dict[str, str]] = suites[arguments.suite].plan(
         peers=arguments.peers,
         quick=arguments.quick,
         rounds=arguments.rounds,
@@ -96,6 +96,7 @@ def _plan(arguments: argparse.Namespace) -> tuple[list[Any], dict[str, str]]:
         impls=arguments.impl,
         data=arguments.data,
     )
+    return selection
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -139,9 +139,12 @@ def compressai(*, lists_ready: bool) -> Codec:
     lists: dict[int, list[int]] = {}
 
     def named(count: int) -> list[int]:
-        if not lists_ready:
-            return indexes(count).tolist()
-        return lists.setdefault(count, indexes(count).tolist())
+        if count in lists:
+            return lists[count]
+        found: list[int] = indexes(count).tolist()
+        if lists_ready:
+            lists[count] = found
+        return found
 
     def encode(data: Any) -> Any:
         taken = data if lists_ready else data.tolist()
