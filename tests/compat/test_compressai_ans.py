@@ -297,12 +297,12 @@ def test_entropy_models_raise_the_same(compressai):
 @pytest.mark.parametrize("name", ["ScaleHyperprior", "MeanScaleHyperprior", "JointAutoregressiveHierarchicalPriors"])
 def test_models_give_the_same_image(compressai, load, name):
     codec = load("bench/learned_codec.py")
-    theirs = codec.spread_model(getattr(compressai.models, name), codec.picture(64, 64), width=(16, 24))
-    x = codec.picture(64, 64)
+    theirs = codec.spread_model(getattr(compressai.models, name), codec.picture(192, 192), width=(16, 24))
+    x = codec.picture(192, 192)
     with torch.no_grad():
         want = theirs.decompress(**codec.packed(theirs.compress(x)))["x_hat"]
         with compressai_ans.installed():
-            ours = codec.spread_model(getattr(compressai.models, name), codec.picture(64, 64), width=(16, 24))
+            ours = codec.spread_model(getattr(compressai.models, name), codec.picture(192, 192), width=(16, 24))
             got = ours.decompress(**codec.packed(ours.compress(x)))["x_hat"]
     assert want.std() > 0
     assert torch.equal(got, want)

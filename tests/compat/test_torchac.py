@@ -124,8 +124,8 @@ def test_bad_streams():
                 continue
     with pytest.raises(ValueError, match="holds 12 symbols, the cdfs are 9"):
         torchac.decode_int16_normalized_cdf(INTS[:3], stream)
-    falling = INTS.flip(-1).contiguous()
-    with pytest.raises(ValueError, match="rise|begins with"):
+    falling = torch.tensor([0, 9, 4, 3, 2, 0], dtype=torch.int16).expand(4, 3, 6)
+    with pytest.raises(ValueError, match="rise|begins with|ends? "):
         torchac.decode_int16_normalized_cdf(falling, stream)
     with pytest.raises(TypeError):
         torchac.decode_int16_normalized_cdf(INTS, 5)
