@@ -13,12 +13,13 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 pip := .venv/bin/python -m pip install -qq
 sources := $(shell find csrc python -type f -not -name '*.pyc') CMakeLists.txt CHANGELOG.md
 
-.PHONY: help build demo test bench fuzz lint format clean
+.PHONY: help build peers demo test bench fuzz lint format clean
 help:
 	@echo "make demo    build into .venv, compress a real model, show it beside zstd and zipnn"
 	@echo "make test    everything that CI runs but lint: checks, sanitizers, fuzzing, packages, pytest"
 	@echo "make build   tersor, tersor-enc and tersor-dec into .venv/bin"
 	@echo "make bench   measure every case beside its peers into bench/results"
+	@echo "make peers   CompressAI and torchac, for tests/compat and bench/learned_codec.py"
 	@echo "make fuzz    FUZZ_SECONDS (now $(FUZZ_SECONDS)) of fuzzing a target"
 	@echo "make lint    ruff, clang-format, mypy;  make format  lets the first two mend what they can"
 	@echo "make clean   remove build, dist and .venv"
@@ -61,6 +62,11 @@ endef
 	touch $@
 
 build: .venv/.built
+
+# Not among the tools of `make test`: 100 MB, and torchac compiles for half a minute when it is imported first.
+peers: .venv/.built
+	$(pip) --group peers
+	$(pip) --no-deps --group peers-alone
 
 demo: .venv/.demo
 	.venv/bin/python bench/demo.py

@@ -1,6 +1,8 @@
 """Learned codecs before and after one import is changed: the same symbols back, and what the coding takes.
 
-    make peers && python bench/learned_codec.py [IMAGE] [-o bench/results/learned_codec.json]
+    make peers && .venv/bin/python bench/learned_codec.py IMAGE -o bench/results/learned_codec.json
+
+With -o the table in docs/learned_codecs.md is written anew, too.
 
 The models are CompressAI's, with random weights, since none can be downloaded here; spread_model says how their latents
 get the spread of trained ones. docs/learned_codecs.md takes its numbers from the committed results.
@@ -23,6 +25,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "learned_codecs.md"
+BEGIN, END = "<!-- numbers:begin -->", "<!-- numbers:end -->"
 ROUNDS = 9
 MODELS = {"bmshj2018_hyperprior": "ScaleHyperprior", "mbt2018_mean": "MeanScaleHyperprior"}
 WIDTH = (128, 192)  # channels of the networks and of the latents: the models' own for their lower qualities
@@ -329,7 +333,7 @@ def measure_context(symbols: Any, indexes: Any, tensors: Any) -> list[dict[str, 
         ],
     )
     sizes = {"theirs_bytes": len(string), "ours_bytes": len(stream), "symbols": count}
-    case = f"context model, {CONTEXT_PIXELS} pixels of {CONTEXT_CHANNELS} channels"
+    case = f"context model, {CONTEXT_PIXELS} calls of decode_stream, {CONTEXT_CHANNELS} symbols each"
     return [
         row(f"{case}, lists", seconds[:2], seconds[2:4], **sizes),
         row(f"{case}, lists / tensors", seconds[:2], seconds[4:], **sizes),
@@ -368,13 +372,20 @@ def measure_torchac(symbols: int, length: int) -> dict[str, Any]:
     return row(f"torchac, {symbols} symbols, {length - 1} values each", seconds[:2], seconds[2:], **sizes)
 
 
-def table(rows: Sequence[dict[str, Any]]) -> str:
-    """The rows in Markdown, as docs/learned_codecs.md shows them."""
+def page(text: str, result: dict[str, Any]) -> str:
+    """docs/learned_codecs.md with this table between its marks."""
+    head, rest = text.split(BEGIN)
+    return f"{head}{BEGIN}\n{table(result)}\n{END}{rest.split(END)[1]}"
+
+
+def table(result: dict[str, Any]) -> str:
+    """The results in Markdown."""
+    machine, peers = result["machine"], result["machine"]["peers"]
     lines = [
         "| case | theirs: encode + decode ms | bytes | ours: encode + decode ms | bytes | times |",
         "|---|---:|---:|---:|---:|---:|",
     ]
-    for line in rows:
+    for line in result["rows"]:
         cells = [
             line["case"],
             f"{line['theirs_encode_ms']:.2f} + {line['theirs_decode_ms']:.2f}",
@@ -384,6 +395,15 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
             f"{line['times']:.1f}",
         ]
         lines.append(f"| {' | '.join(cells)} |")
+    escaped = {line["case"].split(",")[0]: line["escapes"] for line in result["rows"] if "escapes" in line}
+    symbols = next(line["symbols"] for line in result["rows"] if "escapes" in line)
+    lines += [
+        "",
+        f"{result['image']}, {result['shape'][3]} x {result['shape'][2]}, {symbols} symbols of y, of which escape "
+        + ", ".join(f"{count} ({name})" for name, count in escaped.items())
+        + f"; CompressAI {peers['compressai']}, torchac {peers.get('torchac', 'absent')}, torch {peers['torch']}; "
+        f"{machine['cpu']}, Python {machine['python']}, one thread, medians of {result['rounds']} interleaved rounds.",
+    ]
     return "\n".join(lines)
 
 
@@ -416,9 +436,10 @@ def main() -> int:
     image = options.image.name if options.image else "drawn"
     result = {"bench": "learned_codec", "image": image, "shape": list(x.shape), "rounds": ROUNDS, "threads": 1}
     result |= {"rows": rows, "skipped": skipped, "machine": machine}
-    print(table(rows))
+    print(table(result))
     print(*skipped, sep="\n")
     if options.output:
+        PAGE.write_text(page(PAGE.read_text(), result))
         options.output.write_text(json.dumps(result, indent=1) + "\n")
     return 0
 
