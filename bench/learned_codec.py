@@ -107,8 +107,7 @@ def spread_model(model_class: Any, x: Any, width: tuple[int, int] = WIDTH) -> An
 
     Channel by channel the latents y get mean 0 and standard deviations from 0.2 to 10, evenly in the logarithm, z gets
     2, and the scales that are predicted for y lie around its own deviation, a fifth of it up and down with z;
-    predicted means move
-    as much. An untrained model's latents would all be rounded to 0.
+    predicted means move as much. An untrained model's latents would all be rounded to 0.
     """
     import torch
 

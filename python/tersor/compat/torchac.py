@@ -29,8 +29,7 @@ def encode_float_cdf(
 
     cdf_float: [..., L + 1] float32 on the CPU, from 0 to 1. sym: [...] int16 in 0..L - 1. needs_normalization: make
     room for a slot for each symbol; without it, every symbol that comes must have one already. check_input_bounds:
-    raise
-    ValueError for values outside 0..1 and symbols beyond L - 1.
+    raise ValueError for values outside 0..1 and symbols beyond L - 1.
     Floats are rounded to slots here, in float32, as torchac does it and with its result. So both sides need the same
     floats to the last bit: a network that computes them on two kinds of machine does not give them. Integers do:
     encode_int16_normalized_cdf, or tersor.entropy.TableSet with indexes.
