@@ -129,6 +129,16 @@ def test_tokens_that_training_never_saw_can_be_coded():
     np.testing.assert_array_equal(coder.decode(coder.encode(tokens)), tokens)
 
 
+def test_a_model_has_no_more_weights_than_a_reader_takes():
+    """Small books that tell of large ones, so that each large one would have 16 tables."""
+    sizes = [16, 4096] * 32
+    small = np.random.default_rng(7).integers(0, 16, (300, 32))
+    tokens = np.stack([small, small * 250 + 1], 2).reshape(300, 64)
+    coder = TokenCoder.from_bytes(TokenCoder.fit(tokens, sizes).to_bytes())
+    np.testing.assert_array_equal(coder.decode(coder.encode(tokens)), tokens)
+    np.testing.assert_array_equal(TokenCoder(sizes).decode(TokenCoder(sizes).encode(tokens)), tokens)
+
+
 def test_a_million_equal_tokens_take_what_the_page_says():
     tokens = np.full((65535, 16), 9, np.uint16)
     data = TokenCoder([1024] * 16, frames_per_chunk=65535).encode(tokens)
@@ -238,54 +248,13 @@ def test_damage_to_heads_and_models_is_refused(spoken):
 # ---- by hand --------------------------------------------------------------------------------------------------------
 
 
-def shapes_by_hand(by_hand):
-    """Sources of all kinds, tables that ours would not choose, low bits under classes, levels of every size."""
-    steep, flat = list(range(16)) + [0] * 4 + [31, 30, 29], [1] * 23
-    return [
-        by_hand.Shape(23, 1, range(8), (), [steep]),
-        by_hand.Shape(23, 3, range(8, 16), [0, 1, 2] * 7 + [2, 2], [steep, flat, steep[::-1]]),
-        by_hand.Shape(
-            9000,
-            2,
-            (0, 15) * 4,
-            [i % 16 for i in range(2250)],
-            [[2 + (i + c) % 9 for i in range(2250)] for c in range(16)],
-        ),
-        by_hand.Shape(2, 0, (15,) * 8),
-        by_hand.Shape(5000, 3, (0,) * 8, [0, 0], [[5] * 2500]),
-    ]
-
-
-def frames_by_hand(count):
-    rng = np.random.default_rng(8)
-    rows = [[1, 2, 8999, 0, 4999]]
-    while len(rows) < count:
-        drawn = [
-            rng.integers(1, 16),
-            rng.integers(7, 16),
-            rng.integers(0, 9000),
-            rng.integers(0, 2),
-            rng.integers(0, 5000),
-        ]
-        rows.append([int(d) if rng.random() < 0.6 else before for d, before in zip(drawn, rows[-1], strict=True)])
-    return rows
-
-
-def stream_by_hand(by_hand, shy=False):
-    shapes, rows = shapes_by_hand(by_hand), frames_by_hand(17)
-    model = by_hand.model(7, shapes)
-    parts = [rows[:7], rows[7:14], rows[14:]]
-    chunks = [by_hand.chunk(len(part), by_hand.code(shapes, part, shy), i) for i, part in enumerate(parts)]
-    return by_hand.stream(model, 17, chunks), rows
-
-
 @pytest.mark.parametrize("shy", [False, True])
 def test_models_and_tokens_that_ours_does_not_write(oracle, by_hand, shy):
-    data, rows = stream_by_hand(by_hand, shy)
+    data, rows = by_hand.stream_of_sources(shy)
     assert oracle.decode(data).tolist() == rows
     coder = TokenCoder([23, 23, 9000, 2, 5000])
     assert coder.decode(data).tolist() == rows
-    model = TokenCoder.from_bytes(by_hand.packed(by_hand.model(7, shapes_by_hand(by_hand))))
+    model = TokenCoder.from_bytes(by_hand.packed(by_hand.model(7, by_hand.sources())))
     assert model.frames_per_chunk == 7
     assert model.decode(model.encode(rows)).tolist() == rows
     with pytest.raises(ValueError, match="token 16 of book 0 has no probability in this model"):
@@ -386,7 +355,7 @@ def test_hostile_streams_are_refused_by_both_readers(oracle, by_hand):
 
 def test_damaged_code_under_a_good_checksum_is_read_alike(oracle, by_hand):
     """Whoever can write a checksum can write any code: both readers see the same tokens in it, or none."""
-    shapes, rows = shapes_by_hand(by_hand), frames_by_hand(40)
+    shapes, rows = by_hand.sources(), by_hand.frames_of_sources(40)
     packed = by_hand.packed(by_hand.model(40, shapes))
     model, coder = oracle.unpack(packed), TokenCoder.from_bytes(packed)
     code = by_hand.code(shapes, rows)

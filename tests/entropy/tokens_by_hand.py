@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import tests_entropy_tokens_oracle as oracle  # loaded before; lengths of tables and the checksum come from it
 from tests_entropy_by_hand import varint  # tests/entropy/by_hand.py, loaded before
 
@@ -104,3 +105,43 @@ def packed(model_bytes: bytes) -> bytes:
 def stream(model_bytes: bytes, frames: int, chunks: Sequence[bytes]) -> bytes:
     out = b"\x0a\1\0" + varint(len(model_bytes)) + model_bytes + varint(frames)
     return with_crc(out + b"".join(varint(len(part)) for part in chunks)) + b"".join(chunks)
+
+
+def sources() -> list[Shape]:
+    """Sources of all kinds, tables that ours would not choose, low bits under classes, levels of every size."""
+    steep, flat = list(range(16)) + [0] * 4 + [31, 30, 29], [1] * 23
+    return [
+        Shape(23, 1, range(8), (), [steep]),
+        Shape(23, 3, range(8, 16), [0, 1, 2] * 7 + [2, 2], [steep, flat, steep[::-1]]),
+        Shape(
+            9000,
+            2,
+            (0, 15) * 4,
+            [i % 16 for i in range(2250)],
+            [[2 + (i + c) % 9 for i in range(2250)] for c in range(16)],
+        ),
+        Shape(2, 0, (15,) * 8),
+        Shape(5000, 3, (0,) * 8, [0, 0], [[5] * 2500]),
+    ]
+
+
+def frames_of_sources(count: int) -> list[list[int]]:
+    rng = np.random.default_rng(8)
+    rows = [[1, 2, 8999, 0, 4999]]
+    while len(rows) < count:
+        drawn = [
+            rng.integers(1, 16),
+            rng.integers(7, 16),
+            rng.integers(0, 9000),
+            rng.integers(0, 2),
+            rng.integers(0, 5000),
+        ]
+        rows.append([int(d) if rng.random() < 0.6 else before for d, before in zip(drawn, rows[-1], strict=True)])
+    return rows
+
+
+def stream_of_sources(shy: bool = False) -> tuple[bytes, list[list[int]]]:
+    shapes, rows = sources(), frames_of_sources(17)
+    parts = [rows[:7], rows[7:14], rows[14:]]
+    chunks = [chunk(len(part), code(shapes, part, shy), i) for i, part in enumerate(parts)]
+    return stream(model(7, shapes), 17, chunks), rows
