@@ -71,7 +71,7 @@ peers: .venv/.built
 demo: .venv/.demo
 	.venv/bin/python bench/demo.py
 
-bench: .venv/.demo  # which has the weights of two cases
+bench: .venv/.demo peers  # the former has the weights of two cases
 	for suite in entropy indexed lossless difference; do .venv/bin/tersor bench $$suite --peers -o bench/results/$$suite.json; done
 	.venv/bin/python bench/report.py
 

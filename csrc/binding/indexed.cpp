@@ -134,7 +134,7 @@ struct HeldEncoder {
 
 Set shared(TableSet set) { return std::make_shared<TableSet>(std::move(set)); }
 
-// pmfs or frequencies laid end to end, `lengths` of each.
+// pmfs or cdfs laid end to end, `lengths` of each.
 template <class T, class Row>
 void each_row(uintptr_t values, const std::vector<size_t>& lengths, const std::vector<int32_t>& lows, const Row& row) {
   TERSOR_REQUIRE(lows.size() == lengths.size(), Code::bad_call, lows.size(), " offsets for ", lengths.size(),
@@ -171,14 +171,13 @@ void bind_table_set(nb::module_& m) {
                     return shared(TableSet::from_masses(tables, precision));
                   })
       .def_static(
-          "from_frequencies",
+          "from_cdfs",
           [](uintptr_t values, const std::vector<size_t>& lengths, const std::vector<int32_t>& lows, int precision) {
             const nb::gil_scoped_release released;
-            std::vector<TableSet::Frequencies> tables;
-            each_row<uint32_t>(values, lengths, lows, [&](int32_t low, std::span<const uint32_t> row, size_t) {
-              tables.push_back({low, {row.begin(), row.end()}});
-            });
-            return shared(TableSet::from_frequencies(std::move(tables), precision));
+            std::vector<TableSet::Cdf> tables;
+            each_row<int32_t>(values, lengths, lows,
+                              [&](int32_t low, std::span<const int32_t> row, size_t) { tables.push_back({low, row}); });
+            return shared(TableSet::from_cdfs(tables, precision));
           })
       .def_static("from_bytes",
                   [](const nb::bytes& data) {

@@ -162,26 +162,34 @@ std::span<T> span_at(uintptr_t address, size_t count) {
 }  // namespace
 
 void bind_integer_lists(nb::module_& m) {
-  m.def("read_integer_list", [](nb::list list, const char* what, uintptr_t out, size_t count) {
-    TERSOR_REQUIRE(length_of(list) == count, Code::bad_call, "the list has ", length_of(list), " of ", count,
-                   " elements");
-    IntegerReader(what).read(list, span_at<int32_t>(out, count));
-  });
-  m.def("integer_list", [](uintptr_t values, size_t count) { return list_of(span_at<const int32_t>(values, count)); });
-  m.def("pack_cdf_lists",
-        [](nb::list cdfs, uintptr_t sizes, size_t size_count, uintptr_t offsets, size_t offset_count) {
-          const size_t tables = length_of(cdfs);
-          const auto row_at = [&](size_t t) {
-            const nb::handle row = item_of(cdfs.ptr(), t);
-            TERSOR_REQUIRE(PyList_Check(row.ptr()), Code::bad_type, "cdfs are a list of lists, number ", t, " is none");
-            return nb::borrow<nb::list>(row);
-          };
-          IntegerReader reader("cdfs");
-          return pack(
-              tables, span_at<const int32_t>(sizes, size_count), span_at<const int32_t>(offsets, offset_count),
-              [&](size_t t) { return length_of(row_at(t)); },
-              [&](size_t t, std::span<int32_t> out) { reader.read(row_at(t), out); });
-        });
+  m.def(
+      "read_integer_list",
+      [](nb::list list, const char* what, uintptr_t out, size_t count) {
+        TERSOR_REQUIRE(length_of(list) == count, Code::bad_call, "the list has ", length_of(list), " of ", count,
+                       " elements");
+        IntegerReader(what).read(list, span_at<int32_t>(out, count));
+      },
+      nb::sig("def read_integer_list(list: list[int], what: str, out: int, count: int, /) -> None"));
+  m.def(
+      "integer_list", [](uintptr_t values, size_t count) { return list_of(span_at<const int32_t>(values, count)); },
+      nb::sig("def integer_list(values: int, count: int, /) -> list[int]"));
+  m.def(
+      "pack_cdf_lists",
+      [](nb::list cdfs, uintptr_t sizes, size_t size_count, uintptr_t offsets, size_t offset_count) {
+        const size_t tables = length_of(cdfs);
+        const auto row_at = [&](size_t t) {
+          const nb::handle row = item_of(cdfs.ptr(), t);
+          TERSOR_REQUIRE(PyList_Check(row.ptr()), Code::bad_type, "cdfs are a list of lists, number ", t, " is none");
+          return nb::borrow<nb::list>(row);
+        };
+        IntegerReader reader("cdfs");
+        return pack(
+            tables, span_at<const int32_t>(sizes, size_count), span_at<const int32_t>(offsets, offset_count),
+            [&](size_t t) { return length_of(row_at(t)); },
+            [&](size_t t, std::span<int32_t> out) { reader.read(row_at(t), out); });
+      },
+      nb::sig("def pack_cdf_lists(cdfs: list[list[int]], sizes: int, size_count: int, offsets: int, offset_count: int, "
+              "/) -> bytes"));
   m.def("pack_cdf_array", [](uintptr_t cdfs, size_t tables, size_t length, uintptr_t sizes, size_t size_count,
                              uintptr_t offsets, size_t offset_count) {
     return pack(

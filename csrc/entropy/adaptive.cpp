@@ -366,10 +366,8 @@ struct Head {
 
 Head read_head(std::span<const uint8_t> data) {
   ByteReader reader(data, kWhat);
-  const uint8_t stream = reader.take<uint8_t>(), version = reader.take<uint8_t>();
+  take_stream(reader, kStream, kVersion, kWhat);
   const uint8_t flags = reader.take<uint8_t>(), rate = reader.take<uint8_t>();
-  TERSOR_REQUIRE(stream == kStream, Code::bad_data, kWhat, ": stream number ", int(stream), ", 6 is needed");
-  TERSOR_REQUIRE(version == kVersion, Code::bad_data, kWhat, ": version ", int(version), ", this program reads 1");
   TERSOR_REQUIRE(flags < 4, Code::bad_data, kWhat, ": flags ", int(flags), ", 0..3 are known");
   TERSOR_REQUIRE(rate >= kLeastRate && rate <= kMostRate, Code::bad_data, kWhat, ": a rate of ", int(rate),
                  ", 4..9 are allowed");

@@ -2,6 +2,14 @@
 
 namespace tersor::entropy {
 
+void take_stream(ByteReader& reader, uint8_t number, uint8_t version, const char* what) {
+  const uint8_t found = reader.take<uint8_t>(), found_version = reader.take<uint8_t>();
+  TERSOR_REQUIRE(found == number, Code::bad_data, what, ": stream number ", int(found), ", ", int(number),
+                 " is needed");
+  TERSOR_REQUIRE(found_version == version, Code::bad_data, what, ": version ", int(found_version),
+                 ", this program reads ", int(version));
+}
+
 void put_varint(std::vector<uint8_t>& out, uint64_t value) {
   for (; value >= 128; value >>= 7) out.push_back(uint8_t(value | 128));
   out.push_back(uint8_t(value));

@@ -66,6 +66,9 @@ class BitReader {
   int count_ = 0;
 };
 
+// A stream's first two bytes: its number (core/ids.def) and version. Raises bad_data for others than these.
+void take_stream(ByteReader& reader, uint8_t number, uint8_t version, const char* what);
+
 // LEB128, at most 64 bits; the shortest form only.
 void put_varint(std::vector<uint8_t>& out, uint64_t value);
 void put_varint(ByteWriter& out, uint64_t value);

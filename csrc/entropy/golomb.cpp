@@ -324,11 +324,8 @@ void append_chunks(std::vector<uint8_t>& out, std::span<const std::vector<uint8_
 
 Head read_head(std::span<const uint8_t> data, uint8_t number, uint8_t most_kind, const char* what) {
   ByteReader reader(data, what);
-  const uint8_t stream = reader.take<uint8_t>(), version = reader.take<uint8_t>();
+  take_stream(reader, number, kVersion, what);
   const uint8_t log_chunk = reader.take<uint8_t>(), kind = reader.take<uint8_t>();
-  TERSOR_REQUIRE(stream == number, Code::bad_data, what, ": stream number ", int(stream), ", ", int(number),
-                 " is needed");
-  TERSOR_REQUIRE(version == kVersion, Code::bad_data, what, ": version ", int(version), ", this program reads 1");
   TERSOR_REQUIRE(log_chunk >= kLeastLogChunk && log_chunk <= kMostLogChunk, Code::bad_data, what, ": chunks of 2^",
                  int(log_chunk), " values, 2^10..2^20 are allowed");
   TERSOR_REQUIRE(kind <= most_kind, Code::bad_data, what, ": kind ", int(kind), ", 0..", int(most_kind), " are known");

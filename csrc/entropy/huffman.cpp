@@ -166,10 +166,8 @@ struct Head {
 
 Head read_head(std::span<const uint8_t> data) {
   ByteReader reader(data, kWhat);
-  const uint8_t stream = reader.take<uint8_t>(), version = reader.take<uint8_t>();
+  take_stream(reader, kStream, kVersion, kWhat);
   const uint8_t log_chunk = reader.take<uint8_t>(), log_piece = reader.take<uint8_t>();
-  TERSOR_REQUIRE(stream == kStream, Code::bad_data, kWhat, ": stream number ", int(stream), ", 2 is needed");
-  TERSOR_REQUIRE(version == kVersion, Code::bad_data, kWhat, ": version ", int(version), ", this program reads 1");
   TERSOR_REQUIRE(log_chunk >= kLeastLogChunk && log_chunk <= kMostLogChunk, Code::bad_data, kWhat, ": chunks of 2^",
                  int(log_chunk), " symbols, 2^12..2^20 are allowed");
   TERSOR_REQUIRE(log_piece >= kLeastLogPiece && log_piece <= kMostLogPiece, Code::bad_data, kWhat, ": pieces of 2^",

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <bit>
-#include <cstring>
 #include <optional>
 
 #include "core/arena.h"
@@ -116,10 +115,8 @@ struct Head {
 
 Head read_head(std::span<const uint8_t> data) {
   ByteReader reader(data, kWhat);
-  const uint8_t stream = reader.take<uint8_t>(), version = reader.take<uint8_t>(), layout = reader.take<uint8_t>();
-  TERSOR_REQUIRE(stream == kStream, Code::bad_data, kWhat, ": stream number ", int(stream), ", ", int(kStream),
-                 " is needed");
-  TERSOR_REQUIRE(version == kVersion, Code::bad_data, kWhat, ": version ", int(version), ", this program reads 1");
+  take_stream(reader, kStream, kVersion, kWhat);
+  const uint8_t layout = reader.take<uint8_t>();
   TERSOR_REQUIRE(layout < 32 && (layout & kLogLanes) <= 5, Code::bad_data, kWhat, ": unknown layout ", int(layout));
   Head head;
   head.lanes = size_t(1) << (layout & kLogLanes);
@@ -234,19 +231,6 @@ void Encoder::write(std::span<const int32_t> symbols, Indexes indexes, std::shar
   symbols_ += symbols.size();
 }
 
-void Encoder::write_intervals(std::span<const uint32_t> starts, std::span<const uint32_t> frequencies) {
-  TERSOR_REQUIRE(starts.size() == frequencies.size(), Code::bad_call, starts.size(), " starts for ", frequencies.size(),
-                 " frequencies");
-  auto own = std::make_shared<std::vector<SymbolEntry>>(starts.size());
-  for (size_t i = 0; i < starts.size(); ++i) {
-    const uint32_t f = frequencies[i];
-    TERSOR_REQUIRE(f >= 1 && f < kTableSlots && starts[i] <= kTableSlots - f, Code::bad_call, "symbol ", i,
-                   " has slots ", starts[i], " to ", uint64_t(starts[i]) + f, ", 1..65535 of 2^16 are needed");
-    (*own)[i] = symbol_entry(starts[i], f);
-  }
-  append(std::move(own));
-}
-
 void Encoder::write_cdfs(std::span<const uint16_t> cdfs, size_t length, std::span<const int16_t> symbols) {
   check_cdfs(cdfs, length, symbols.size());
   auto own = std::make_shared<std::vector<SymbolEntry>>(symbols.size());
@@ -259,15 +243,10 @@ void Encoder::write_cdfs(std::span<const uint16_t> cdfs, size_t length, std::spa
                    ", which has no slot: its cdf goes from ", start, " to ", end);
     (*own)[i] = symbol_entry(start, end - start);
   }
-  append(std::move(own));
-}
-
-void Encoder::append(std::shared_ptr<const std::vector<SymbolEntry>> own) {
-  const size_t count = own->size();
-  append_blocks(count);
-  for (size_t i = 0; i < count; ++i) *id_at(symbols_ + i) = uint32_t(i);
+  append_blocks(symbols.size());
+  for (size_t i = 0; i < symbols.size(); ++i) *id_at(symbols_ + i) = uint32_t(i);
   pieces_.push_back({nullptr, std::move(own), symbols_});
-  symbols_ += count;
+  symbols_ += symbols.size();
 }
 
 std::vector<uint8_t> Encoder::finish(int threads) {

@@ -48,9 +48,6 @@ class Encoder {
   Encoder& operator=(Encoder&&) = default;
 
   void write(std::span<const int32_t> symbols, Indexes indexes, std::shared_ptr<const TableSet> tables, Means means);
-  // Symbols by their intervals in 2^16 slots: frequencies are 1..65535 and starts + frequencies 2^16 at most. Raises
-  // bad_call.
-  void write_intervals(std::span<const uint32_t> starts, std::span<const uint32_t> frequencies);
   // Symbols that have a table each, as Decoder::read_cdfs takes them; one that has all slots costs nothing. Raises
   // bad_call: a symbol that its table does not list, or that has no slot.
   void write_cdfs(std::span<const uint16_t> cdfs, size_t length, std::span<const int16_t> symbols);
@@ -66,8 +63,7 @@ class Encoder {
   static constexpr size_t kBlock = 16384;
   uint32_t* id_at(size_t symbol) const noexcept { return &blocks_[symbol / kBlock][symbol % kBlock]; }
   void append_blocks(size_t symbols);
-  void append(std::shared_ptr<const std::vector<SymbolEntry>> own);  // a symbol each
-  std::vector<std::unique_ptr<uint32_t[]>> blocks_;                  // of kBlock ids: none is ever copied
+  std::vector<std::unique_ptr<uint32_t[]>> blocks_;  // of kBlock ids: none is ever copied
   size_t symbols_ = 0;
   std::vector<Piece> pieces_;
   std::vector<Escape> escapes_;

@@ -4,6 +4,7 @@
 #include <bit>
 
 #include "core/bits.h"
+#include "entropy/bit_io.h"
 
 namespace tersor::entropy::range {
 namespace {
@@ -225,9 +226,7 @@ std::vector<uint8_t> Encoder::finish() {
 Decoder::Decoder(std::span<const uint8_t> data, size_t contexts, Rates rates, std::span<const uint16_t> start)
     : states_(contexts, rates, start) {
   ByteReader reader(data, kWhat);
-  const uint8_t stream = reader.take<uint8_t>(), version = reader.take<uint8_t>();
-  TERSOR_REQUIRE(stream == kStream, Code::bad_data, kWhat, ": stream number ", int(stream), ", 5 is needed");
-  TERSOR_REQUIRE(version == kVersion, Code::bad_data, kWhat, ": version ", int(version), ", this program reads 1");
+  take_stream(reader, kStream, kVersion, kWhat);
   data_ = data.subspan(kHeadBytes);
   Pointed pointed{0, range_, data_, 0, false};
   value_ = uint64_t(pointed.word()) << 32;

@@ -95,15 +95,8 @@ TableSet TableSet::from_masses(size_t tables, const std::function<Masses(size_t)
     TERSOR_REQUIRE(table.mass.size() <= kMostTableSymbols, Code::bad_call, kWhat, ": a table of ", table.mass.size(),
                    " symbols, at most ", kMostTableSymbols, " are allowed");
     std::vector<uint32_t> frequencies = round_masses(table, uint32_t(1) << precision);
-    size_t first = 0, end = frequencies.size() - 1;
-    while (frequencies[first] == 0) ++first;
-    while (frequencies[end - 1] == 0) --end;
-    frequencies[end] = frequencies.back();
-    frequencies.resize(end + 1);
     for (uint32_t& f : frequencies) f <<= kSlotBits - precision;
-    TERSOR_REQUIRE(int64_t(table.low) + int64_t(end) <= INT32_MAX, Code::bad_call, kWhat, ": a table from ", table.low,
-                   " on has ", end, " symbols and ends above 2^31");
-    set.append(table.low + int32_t(first), std::span(frequencies).subspan(first), Code::bad_call);
+    set.append_trimmed(table.low, frequencies);
   }
   return set;
 }
@@ -122,15 +115,7 @@ TableSet TableSet::from_frequencies(std::vector<Frequencies> tables, int precisi
       const auto top = std::max_element(frequencies.begin(), frequencies.end());
       --*top, ++frequencies.back();
     }
-    size_t first = 0, end = frequencies.size() - 1;
-    while (first < end && frequencies[first] == 0) ++first;
-    TERSOR_REQUIRE(first < end, Code::bad_call, kWhat, ": a table without a symbol but its escape");
-    while (frequencies[end - 1] == 0) --end;
-    frequencies[end] = frequencies.back();
-    frequencies.resize(end + 1);
-    TERSOR_REQUIRE(int64_t(low) + int64_t(end) <= INT32_MAX, Code::bad_call, kWhat, ": a table from ", low, " on has ",
-                   end, " symbols and ends above 2^31");
-    set.append(low + int32_t(first), std::span(frequencies).subspan(first), Code::bad_call);
+    set.append_trimmed(low, frequencies);
   }
   return set;
 }
@@ -150,6 +135,17 @@ TableSet TableSet::from_cdfs(std::span<const Cdf> tables, int precision) {
     taken.push_back({low, std::move(frequencies)});
   }
   return from_frequencies(std::move(taken), precision);
+}
+
+void TableSet::append_trimmed(int32_t low, std::span<uint32_t> frequencies) {
+  size_t first = 0, end = frequencies.size() - 1;
+  while (first < end && frequencies[first] == 0) ++first;
+  TERSOR_REQUIRE(first < end, Code::bad_call, kWhat, ": a table without a symbol but its escape");
+  while (frequencies[end - 1] == 0) --end;
+  frequencies[end] = frequencies.back();
+  TERSOR_REQUIRE(int64_t(low) + int64_t(end) <= INT32_MAX, Code::bad_call, kWhat, ": a table from ", low, " on has ",
+                 end, " symbols and ends above 2^31");
+  append(low + int32_t(first), frequencies.subspan(first, end + 1 - first), Code::bad_call);
 }
 
 void TableSet::append(int32_t low, std::span<const uint32_t> frequencies, Code code) {
@@ -206,11 +202,8 @@ void TableSet::serialize(std::vector<uint8_t>& out) const {
 
 TableSet TableSet::parse(std::span<const uint8_t> data) {
   ByteReader reader(data, kWhat);
-  const uint8_t stream = reader.take<uint8_t>(), version = reader.take<uint8_t>();
+  take_stream(reader, kStream, kVersion, kWhat);
   const uint8_t precision = reader.take<uint8_t>(), fraction_bits = reader.take<uint8_t>();
-  TERSOR_REQUIRE(stream == kStream, Code::bad_data, kWhat, ": stream number ", int(stream), ", ", int(kStream),
-                 " is needed");
-  TERSOR_REQUIRE(version == kVersion, Code::bad_data, kWhat, ": version ", int(version), ", this program reads 1");
   std::span<const uint8_t> rest = reader.take(reader.left());
   const uint64_t tables = take_varint(rest, kWhat);
   TERSOR_REQUIRE(tables <= rest.size(), Code::bad_data, kWhat, ": ", tables, " tables claimed by ", rest.size(),

@@ -20,7 +20,7 @@ inline constexpr size_t kMostSlotless = size_t(1) << 20;    // of those, without
 SymbolEntry symbol_entry(uint32_t start, uint32_t frequency) noexcept;
 
 // A table before rounding. Masses have any common scale; their sum with `outside`, the mass of all integers that are
-// not listed, is below 2^58.
+// not listed, is 2^47 at most.
 struct Masses {
   int32_t low = 0;
   std::vector<uint64_t> mass;
@@ -59,7 +59,7 @@ class TableSet {
   std::span<const TableRow> rows() const noexcept { return rows_; }
   std::span<const SymbolEntry> entries() const noexcept { return entries_; }
 
-  // How decoders find a slot's symbol. place()[table]: its first bucket, 24 bits | log2 of a bucket's slots, 8 bits |
+  // How decoders find a slot's symbol. places()[table]: its first bucket, 24 bits | log2 of a bucket's slots, 8 bits |
   // its low, 32 bits. A bucket tells of the first two symbols that have slots in it: first slot | frequencies of both |
   // the first's number, 16 bits each. The second is the first's neighbor, or its frequency is 0, as it is for the
   // escape: what neither of the two covers has to be searched for.
@@ -74,6 +74,8 @@ class TableSet {
 
  private:
   TableSet(int precision, int fraction_bits) : precision_(precision), fraction_bits_(fraction_bits) {}
+  // The same less symbols without slots at both ends, which are cut off in place. Raises bad_call.
+  void append_trimmed(int32_t low, std::span<uint32_t> frequencies);
   // frequencies: sum to 2^16, the escape's last. Raises `code` beyond what a set may hold.
   void append(int32_t low, std::span<const uint32_t> frequencies, Code code);
   int precision_, fraction_bits_;

@@ -339,18 +339,17 @@ std::vector<uint8_t> encode(std::span<const uint16_t> tokens, const Model& model
 }
 
 Stream::Stream(std::span<const uint8_t> data, const Model* model, bool whole) : model_(model) {
-  auto rest = data;
-  const uint8_t stream = take_field<uint8_t>(rest), version = take_field<uint8_t>(rest),
-                kind = take_field<uint8_t>(rest);
-  TERSOR_REQUIRE(stream == kStream, Code::bad_data, kWhat, ": stream number ", int(stream), ", 10 is needed");
-  TERSOR_REQUIRE(version == kVersion, Code::bad_data, kWhat, ": version ", int(version), ", this program reads 1");
+  ByteReader front(data, kWhat);
+  take_stream(front, kStream, kVersion, kWhat);
+  const uint8_t kind = front.take<uint8_t>();
+  auto rest = front.take(front.left());
   TERSOR_REQUIRE(kind <= kModelOutside, Code::bad_data, kWhat, ": kind ", int(kind), ", 0 and 1 are known");
   std::span<const uint8_t> inside;
   uint64_t chunk_frames = 0, id = 0;
   if (kind == kModelInside) {
     inside = take_front(rest, take_varint(rest, kWhat));
-    auto front = inside;  // of which the model's checks come behind the head's CRC
-    chunk_frames = take_varint(front, kWhat);
+    auto model_bytes = inside;  // of which the model's checks come behind the head's CRC
+    chunk_frames = take_varint(model_bytes, kWhat);
     TERSOR_REQUIRE(chunk_frames > 0, Code::bad_data, kWhat, ": chunks of no frames");
   } else {
     id = take_field<uint64_t>(rest);
@@ -412,12 +411,12 @@ std::vector<uint8_t> pack(const Model& model) {
 }
 
 Model unpack(std::span<const uint8_t> data) {
-  auto rest = data;
-  const uint8_t stream = take_field<uint8_t>(rest), version = take_field<uint8_t>(rest);
-  const uint8_t kind = take_field<uint8_t>(rest);
-  TERSOR_REQUIRE(stream == kStream && version == kVersion && kind == kModelAlone, Code::bad_data,
-                 "a model of tokens begins with 10, 1, 2, not with ", int(stream), ", ", int(version), ", ", int(kind));
-  TERSOR_REQUIRE(rest.size() >= sizeof(uint32_t), Code::bad_data, kWhat, ": a model without its CRC-32C");
+  ByteReader front(data, kWhat);
+  take_stream(front, kStream, kVersion, kWhat);
+  const uint8_t kind = front.take<uint8_t>();
+  TERSOR_REQUIRE(kind == kModelAlone, Code::bad_data, kWhat, ": kind ", int(kind), ", a model alone, ",
+                 int(kModelAlone), ", is needed");
+  TERSOR_REQUIRE(front.left() >= sizeof(uint32_t), Code::bad_data, kWhat, ": a model without its CRC-32C");
   const auto content = data.first(data.size() - sizeof(uint32_t));
   const uint32_t found = crc32c(content), told = load_le<uint32_t>(content.data() + content.size());
   TERSOR_REQUIRE(told == found, Code::bad_data, kWhat, ": the model's CRC-32C is ", found, ", it says ", told);

@@ -207,7 +207,7 @@ def test_the_door_takes_and_fills_arrays_of_bytes():
     out = np.empty((100, 30), np.int8)
     assert adaptive.decode(data, out) is out
     np.testing.assert_array_equal(out.view(np.uint8).ravel(), symbols.ravel())
-    with pytest.raises(TypeError, match="symbols of one byte are needed"):
+    with pytest.raises(TypeError, match="symbols of 8 bits are needed"):
         adaptive.encode(symbols.astype(np.uint16))
     with pytest.raises(ValueError, match=r"out holds 10 bytes of .*, 3000 one-byte elements are needed"):
         adaptive.decode(data, np.empty(10, np.uint8))

@@ -239,8 +239,11 @@ def test_speed_of_building():
         (lambda: TableSet.from_pmfs([[1.0]], tails=[1, 2]), "tails have shape"),
         (lambda: TableSet.from_cdfs([[0, 5, 65536]], [4]), "size 4"),
         (lambda: TableSet.from_cdfs([[0, 7, 5, 65536]]), "does not rise"),
+        (lambda: TableSet.from_cdfs([[0, 7, 1 << 40]]), "found 0 to 1099511627776"),
+        (lambda: TableSet.from_cdfs([np.zeros(0, int)]), "size 0, 1 to its length"),
         (lambda: TableSet.from_cdfs([[0, 7, 65535]]), "does not rise from 0 to 65536: it goes from 0 to 65535"),
-        (lambda: TableSet.from_cdfs([[0, 65536]]), "2..65537"),
+        (lambda: TableSet.from_cdfs([[0, 65536]]), "cdf 0 has 2 values, 3 are needed"),
+        (lambda: TableSet.from_cdfs([[-5, 7, 65536]]), "does not rise from 0 to 65536: it goes from -5"),
     ],
 )
 def test_wrong_parameters_are_told_of(make, text):

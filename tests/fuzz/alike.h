@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstdlib>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -39,6 +40,19 @@ void damaged(std::vector<uint8_t> coded, uint32_t places, const F& f) {
     f(std::span<const uint8_t>(coded));
   }
 }
+
+// Bytes in a block of their own size: what is read behind the last is behind the allocation.
+class Copy {
+ public:
+  Copy(const uint8_t* data, size_t size) : bytes_(std::make_unique<uint8_t[]>(size)), size_(size) {
+    std::copy(data, data + size, bytes_.get());
+  }
+  std::span<const uint8_t> bytes() const noexcept { return {bytes_.get(), size_}; }
+
+ private:
+  std::unique_ptr<uint8_t[]> bytes_;
+  size_t size_;
+};
 
 inline void want_equal(std::span<const uint8_t> got, std::span<const uint8_t> want) {
   if (!std::equal(got.begin(), got.end(), want.begin(), want.end())) std::abort();

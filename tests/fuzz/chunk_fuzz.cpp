@@ -31,13 +31,10 @@ void code_and_want_back(std::span<const uint8_t> raw, Element element, int level
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (size < 5) return 0;
   const uint32_t choice = load_le<uint32_t>(data + size - 4);
-  // A copy of its own size: what is read behind the last byte is behind the allocation.
-  const size_t length = std::min(size - 4, kChunkBytes);
-  const auto bytes = std::make_unique<uint8_t[]>(length);
-  std::copy(data, data + length, bytes.get());
+  const fuzz::Copy copy(data, std::min(size - 4, kChunkBytes));
   if (choice >> 31)
-    code_and_want_back({bytes.get(), length}, Element(choice % kElements), 1 + int(choice / 16 % 9), choice);
+    code_and_want_back(copy.bytes(), Element(choice % kElements), 1 + int(choice / 16 % 9), choice);
   else
-    decode_alike({bytes.get(), length}, choice % (choice >> 30 ? kChunkBytes + 1 : 20000));
+    decode_alike(copy.bytes(), choice % (choice >> 30 ? kChunkBytes + 1 : 20000));
   return 0;
 }

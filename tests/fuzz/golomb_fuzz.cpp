@@ -81,10 +81,8 @@ void pack_and_want_back(std::span<const uint8_t> bytes, int bits) {
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (size == 0) return 0;
-  // A copy of its own size: what is read behind the last byte is behind the allocation.
-  const auto copy = std::make_unique<uint8_t[]>(size - 1);
-  std::copy(data, data + size - 1, copy.get());
-  const std::span<const uint8_t> bytes(copy.get(), size - 1);
+  const fuzz::Copy copy(data, size - 1);
+  const auto bytes = copy.bytes();
   const int bits = data[size - 1] / 8 % 16 + 1;
   switch (data[size - 1] % 4) {
     case 0: code_and_want_back(bytes); break;

@@ -77,10 +77,8 @@ void read_set(std::span<const uint8_t> data, uint8_t salt) {
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   static const TableSet tables = make_tables(Family::gaussian, std::vector<uint32_t>{9000, 65536, 1 << 20}, {}, 16, 1);
   if (size < 2) return 0;
-  // A copy of its own size: what is read behind the last byte is behind the allocation.
-  const auto copy = std::make_unique<uint8_t[]>(size - 2);
-  std::copy(data, data + size - 2, copy.get());
-  const std::span<const uint8_t> bytes(copy.get(), size - 2);
+  const fuzz::Copy copy(data, size - 2);
+  const auto bytes = copy.bytes();
   const uint8_t salt = data[size - 2];
   switch (data[size - 1] % 3) {
     case 0: read_set(bytes, salt); break;

@@ -62,12 +62,7 @@ def coder(mode: Literal["alias", "contiguous", "huffman"], *, threads: int = 1, 
 
 def coder_name(mode: str, *, threads: int = 1, isa: str | None = None) -> str:
     """The name of a row: "tersor alias", "tersor contiguous, scalar, 2 threads"."""
-    parts = [f"tersor {mode}"]
-    if isa is not None:
-        parts.append(isa)
-    if threads != 1:
-        parts.append(f"{threads} threads")
-    return ", ".join(parts)
+    return ours.row_name(f"tersor {mode}", isa, threads=threads)
 
 
 def _ours() -> dict[str, Factory]:

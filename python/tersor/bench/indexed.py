@@ -5,7 +5,6 @@ Symbols are int32, so 1 GB/s is 250 M symbols/s. Tables are built before; NumPy 
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 from collections.abc import Callable, Sequence
 from functools import cache, partial
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from tersor.bench import ours
 from tersor.bench.harness import AbsentError, Bytes, Case, Codec
+from tersor.bench.peers import imported
 from tersor.bench.selection import Factory, Selection, choose
 
 TABLES, LEAST_SCALE, MOST_SCALE = 64, 0.11, 64.0
@@ -104,15 +104,7 @@ def coder(*, threads: int = 1, isa: str | None = None, call: int | None = None) 
 
 def coder_name(*, threads: int = 1, isa: str | None = None, call: int | None = None) -> str:
     """The name of a row: "tersor", "tersor, avx2", "tersor, calls of 1000", "tersor, 2 threads"."""
-    parts = ["tersor", *([isa] if isa else []), *([f"calls of {call}"] if call else [])]
-    return ", ".join([*parts, *([f"{threads} threads"] if threads != 1 else [])])
-
-
-def _module(name: str, package: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise AbsentError(f"no {name} here ({error}): pip install {package}") from error
+    return ours.row_name("tersor", isa, f"calls of {call}" if call else None, threads=threads)
 
 
 def _compressai_ans() -> Any:
@@ -167,7 +159,7 @@ def compressai(*, lists_ready: bool) -> Codec:
 
 def constriction() -> Codec:
     """constriction's AnsCoder with its exact Gaussian of a scale for each symbol, no tables."""
-    stream = _module("constriction", "constriction").stream
+    stream = imported("constriction", "constriction").stream
     model = stream.model.QuantizedGaussian(-5000, 5000)
 
     def parameters(count: int) -> tuple[Array, Array]:
@@ -196,9 +188,9 @@ def constriction() -> Codec:
 
 def torchac() -> Codec:
     """torchac with a float cdf for each symbol, made before; the first symbols alone. Raises AbsentError."""
-    torch = _module("torch", "torch==2.13.0")
+    torch = imported("torch", "torch==2.13.0")
     try:
-        module = _module("torchac", "torchac ninja")
+        module = imported("torchac", "torchac ninja")
     except RuntimeError as error:  # its backend is compiled when it is imported
         raise AbsentError(f"torchac does not build: {error}") from error
     held = tables()

@@ -22,6 +22,12 @@ def isa() -> str:
     return str(_core.active_isa())
 
 
+def row_name(what: str, *options: str | None, threads: int = 1) -> str:
+    """What is measured, options that are set, several threads: "tersor alias, scalar, 2 threads"."""
+    named = [what, *(option for option in options if option is not None)]
+    return ", ".join([*named, *([f"{threads} threads"] if threads != 1 else [])])
+
+
 @contextlib.contextmanager
 def held(*, threads: int, isa: str | None = None) -> Iterator[None]:
     """Run with so many threads and at most this level, and put both back."""

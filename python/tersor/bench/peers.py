@@ -22,7 +22,8 @@ def item_bytes(element: str) -> int:
     return ITEM_BYTES.get(element) or np.dtype(element).itemsize
 
 
-def _module(name: str, package: str) -> Any:
+def imported(name: str, package: str) -> Any:
+    """A peer's module. Raises AbsentError, which says what would bring it."""
     try:
         return importlib.import_module(name)
     except ImportError as error:
@@ -31,7 +32,7 @@ def _module(name: str, package: str) -> Any:
 
 def zstd(level: int, *, limit_bytes: int | None = None) -> Codec:
     """zstd's one-shot calls on the raw bytes; into a given buffer through its stream reader."""
-    zstandard = _module("zstandard", "zstandard")
+    zstandard = imported("zstandard", "zstandard")
     compressor, decompressor = zstandard.ZstdCompressor(level=level), zstandard.ZstdDecompressor()
 
     def decode(coded: bytes, out: Bytes | None) -> Any:
@@ -56,7 +57,7 @@ def zstd(level: int, *, limit_bytes: int | None = None) -> Codec:
 
 def lz4() -> Codec:
     """An lz4 frame at its default level."""
-    frame = _module("lz4.frame", "lz4")
+    frame = imported("lz4.frame", "lz4")
     return Codec(
         name="lz4 frame",
         encode=lambda array: frame.compress(as_bytes(array)),
@@ -68,7 +69,7 @@ def lz4() -> Codec:
 def zipnn(element: str) -> Codec:
     """zipnn's byte interface on one thread. It turns the bits of its input in place, so every call gets a copy that is
     made before the clock starts."""
-    module = _module("zipnn", "zipnn")
+    module = imported("zipnn", "zipnn")
     names = {"bf16": "bfloat16", "fp32": "float32"}
     if element not in names:
         raise AbsentError(f"zipnn has no {element}")
@@ -85,7 +86,7 @@ def zipnn(element: str) -> Codec:
 
 def pcodec(element: str, level: int = 8) -> Codec:
     """pcodec, standalone format; bf16 as 16-bit integers, since it has no bf16."""
-    module, standalone = _module("pcodec", "pcodec"), _module("pcodec.standalone", "pcodec")
+    module, standalone = imported("pcodec", "pcodec"), imported("pcodec.standalone", "pcodec")
     dtype = np.dtype({"bf16": "uint16", "fp32": "float32", "bytes": "uint8"}.get(element, element))
     if dtype.itemsize == 1 and element != "bytes":
         raise AbsentError("pcodec refuses 8-bit types")
@@ -106,7 +107,7 @@ def pcodec(element: str, level: int = 8) -> Codec:
 
 def blosc2(element: str, codec: str, level: int, shuffle: str) -> Codec:
     """blosc2, one thread. codec: "zstd" or "lz4"; shuffle: "shuffle" or "bitshuffle"."""
-    module = _module("blosc2", "blosc2")
+    module = imported("blosc2", "blosc2")
     parameters = module.CParams(
         codec=getattr(module.Codec, codec.upper()),
         clevel=level,

@@ -6,12 +6,12 @@ assert (adaptive.decode(data) == symbols).all()
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import numpy as np
 
 from tersor import _core
+from tersor.entropy import byte_symbols
 from tersor.lossless import elements_of
 
 if TYPE_CHECKING:
@@ -35,9 +35,7 @@ def encode(symbols: object, *, bits: int = 8, order: int = 0, rate: int = 7) -> 
     Source: Moffat, Neal and Witten, 1998 (adaptive models); Duda, arXiv:1311.2540 (rANS); Giesen, arXiv:1402.3392
     (interleaving).
     """
-    found = elements_of(symbols)
-    if found.nbytes != math.prod(found.shape):
-        raise TypeError(f"symbols of one byte are needed, found {found.dtype}")
+    found = byte_symbols.given(symbols)
     return _core.adaptive_encode(found.address, found.nbytes, bits, order, rate)
 
 
@@ -55,9 +53,6 @@ def decode(data: Buffer, out: Any = None) -> Any:
     """
     source = elements_of(data)
     count = _core.adaptive_size(source.address, source.nbytes)
-    result = np.empty(count, np.uint8) if out is None else out
-    target = elements_of(result, writable=True)
-    if target.nbytes != count or target.nbytes != math.prod(target.shape):
-        raise ValueError(f"out holds {target.nbytes} bytes of {target.dtype}, {count} one-byte elements are needed")
+    result, target = byte_symbols.room(out, count)
     _core.adaptive_decode(source.address, source.nbytes, target.address, target.nbytes)
     return result

@@ -6,12 +6,12 @@ assert (huffman.decode(data) == symbols).all()
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import numpy as np
 
 from tersor import _core
+from tersor.entropy import byte_symbols
 from tersor.lossless import elements_of
 
 if TYPE_CHECKING:
@@ -32,9 +32,7 @@ def encode(symbols: object, *, threads: int = 0) -> bytes:
     Raises TypeError (elements of more than a byte).
     Source: Huffman, 1952; Larmore and Hirschberg, 1990 (package-merge); Zhang et al., arXiv:2504.11651 (gaps).
     """
-    found = elements_of(symbols)
-    if found.nbytes != math.prod(found.shape):
-        raise TypeError(f"symbols of 8 bits are needed, found {found.dtype}")
+    found = byte_symbols.given(symbols)
     return _core.huffman_encode(found.address, found.nbytes, threads)
 
 
@@ -52,9 +50,6 @@ def decode(data: Buffer, out: Any = None, *, threads: int = 0) -> Any:
     """
     source = elements_of(data)
     count = _core.huffman_size(source.address, source.nbytes)
-    result = np.empty(count, np.uint8) if out is None else out
-    target = elements_of(result, writable=True)
-    if target.nbytes != count or target.nbytes != math.prod(target.shape):
-        raise ValueError(f"out holds {target.nbytes} bytes of {target.dtype}, {count} one-byte elements are needed")
+    result, target = byte_symbols.room(out, count)
     _core.huffman_decode(source.address, source.nbytes, target.address, target.nbytes, threads)
     return result

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 import numpy as np
 
 from tersor import _core
+from tersor.entropy import byte_symbols
 from tersor.lossless import elements_of
 
 if TYPE_CHECKING:
@@ -35,9 +35,7 @@ def encode(
     Raises TypeError (elements of more than a byte), ValueError (a symbol that the table does not know, mode).
     Source: Duda, arXiv:1311.2540 (rANS); Giesen, arXiv:1402.3392 (interleaving); Vose, 1991 (alias method).
     """
-    found = elements_of(symbols)
-    if found.nbytes != math.prod(found.shape):
-        raise TypeError(f"symbols of 8 bits are needed, found {found.dtype}")
+    found = byte_symbols.given(symbols)
     return _core.rans8_encode(found.address, found.nbytes, None if table is None else table._native, mode, threads)
 
 
@@ -56,10 +54,7 @@ def decode(data: Buffer, table: Table | None = None, out: Any = None, *, threads
     """
     source = elements_of(data)
     count = _core.rans8_size(source.address, source.nbytes)
-    result = np.empty(count, np.uint8) if out is None else out
-    target = elements_of(result, writable=True)
-    if target.nbytes != count or target.nbytes != math.prod(target.shape):
-        raise ValueError(f"out holds {target.nbytes} bytes of {target.dtype}, {count} one-byte elements are needed")
+    result, target = byte_symbols.room(out, count)
     _core.rans8_decode(
         source.address, source.nbytes, None if table is None else table._native, target.address, target.nbytes, threads
     )

@@ -194,17 +194,16 @@ class TableSet:
             raise ValueError(f"{len(counts)} sizes for {len(rows)} cdfs")
         taken = []
         for number, (row, count) in enumerate(zip(rows, counts, strict=True)):
-            if row.ndim != 1 or not 2 <= count <= row.size:
-                raise ValueError(f"cdf {number} has shape {row.shape} and size {count}, 2 to its length is needed")
-            steps = np.diff(row[:count].astype(np.int64))
-            if row[0] != 0 or (steps < 0).any() or row[count - 1] != 1 << precision:
-                raise ValueError(
-                    f"cdf {number} does not rise from 0 to {1 << precision}: it goes from {row[0]} to {row[count - 1]}"
-                )
-            taken.append(steps if escape else np.append(steps, 0))
-        flat = np.concatenate(taken).astype(np.uint32) if taken else np.empty(0, np.uint32)
+            if row.ndim != 1 or not 1 <= count <= row.size:
+                raise ValueError(f"cdf {number} has shape {row.shape} and size {count}, 1 to its length is needed")
+            least, most = int(row[:count].min()), int(row[:count].max())
+            if not -(2**31) <= least <= most < 2**31:
+                raise ValueError(f"cdf {number} rises from 0 to {1 << precision}, found {least} to {most}")
+            values = row[:count].astype(np.int32)
+            taken.append(values if escape else np.append(values, values[-1:]))  # an interval for it, without a slot
+        flat = np.concatenate(taken) if taken else np.empty(0, np.int32)
         lengths, lows = [row.size for row in taken], _lows(offsets, len(taken))
-        return cls(_core.TableSet.from_frequencies(flat.ctypes.data, lengths, lows, precision))
+        return cls(_core.TableSet.from_cdfs(flat.ctypes.data, lengths, lows, precision))
 
     @classmethod
     def from_bytes(cls, data: Buffer) -> TableSet:
