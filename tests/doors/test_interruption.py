@@ -86,7 +86,10 @@ def test_kill_at_any_moment(tmp_path):
         process = subprocess.Popen(command)
         time.sleep(moments.random() * took)
         process.kill()
-        killed += process.wait() == -signal.SIGKILL
+        if process.wait() == -signal.SIGKILL:
+            killed += 1
+        else:  # done before: the machine has become faster since, and the moments were to fall inside the work
+            took *= 0.9
         if target.exists():
             summary = tersor._core.verify_file(bytes(target), [], 0, None)
             assert (summary.raw_bytes, summary.damaged) == (weights.nbytes, [])
