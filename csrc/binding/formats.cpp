@@ -38,7 +38,7 @@ constexpr Named<NumberKind> kScales[] = {{"fp32", NumberKind::f32},     {"fp16",
                                          {"super7", NumberKind::super}, {"super8", NumberKind::super}};
 
 template <class Value, size_t kCount>
-Value named(const nb::dict& format, const char* member, const Named<Value> (&values)[kCount]) {
+Value named(const FormatDict& format, const char* member, const Named<Value> (&values)[kCount]) {
   const auto name = number_of<std::string>(format, member);
   std::string known;
   for (const auto& one : values) {
@@ -49,7 +49,7 @@ Value named(const nb::dict& format, const char* member, const Named<Value> (&val
   fail(Code::bad_call, member, " is one of ", known, ", not \"", name, "\"");
 }
 
-IntGroup int_group_of(const nb::dict& format) {
+IntGroup int_group_of(const FormatDict& format) {
   IntGroup found;
   found.ternary = nb::isinstance<nb::str>(format["bits"]);
   if (found.ternary)
@@ -63,7 +63,7 @@ IntGroup int_group_of(const nb::dict& format) {
   return found;
 }
 
-FloatGroup float_group_of(const nb::dict& format) {
+FloatGroup float_group_of(const FormatDict& format) {
   FloatGroup found;
   found.element = named(format, "element", kElements);
   found.group = group_of(format);
@@ -74,14 +74,14 @@ FloatGroup float_group_of(const nb::dict& format) {
 // The families that are grids. A new one is a type here and a line in grid_format_of.
 using GridFormat = std::variant<IntGroup, FloatGroup>;
 
-GridFormat grid_format_of(const nb::dict& format) {
+GridFormat grid_format_of(const FormatDict& format) {
   const auto family = number_of<std::string>(format, "family");
   if (family == "int_group") return int_group_of(format);
   if (family == "float_group") return float_group_of(format);
   fail(Code::bad_call, "a format of family int_group or float_group is needed, not ", family);
 }
 
-formats::CodeWidth width_of(const nb::dict& format) {
+formats::CodeWidth width_of(const FormatDict& format) {
   return std::visit([](const auto& one) { return one.width(); }, grid_format_of(format));
 }
 
@@ -103,7 +103,7 @@ std::vector<Room> arrays_of(const std::vector<PartRow>& rows) {
 
 using NeedRow = std::tuple<std::string, std::string, std::vector<uint64_t>>;
 
-std::vector<NeedRow> needs_of(const nb::dict& format, size_t rows, size_t columns) {
+std::vector<NeedRow> needs_of(const FormatDict& format, size_t rows, size_t columns) {
   std::vector<NeedRow> found;
   const auto needs =
       std::visit([&](const auto& one) { return formats::parts_of(one, rows, columns); }, grid_format_of(format));
@@ -111,7 +111,7 @@ std::vector<NeedRow> needs_of(const nb::dict& format, size_t rows, size_t column
   return found;
 }
 
-void fit(const nb::dict& format, const std::string& dtype_text, size_t rows, size_t columns, uintptr_t weights,
+void fit(const FormatDict& format, const std::string& dtype_text, size_t rows, size_t columns, uintptr_t weights,
          size_t bytes, bool least_squares, const std::vector<PartRow>& parts, int threads) {
   const auto chosen = grid_format_of(format);
   const auto dtype = dtype_named(dtype_text);
@@ -123,7 +123,7 @@ void fit(const nb::dict& format, const std::string& dtype_text, size_t rows, siz
 }
 
 // Rows [first, first + count) in float32.
-void dequantize(const nb::dict& format, size_t rows, size_t columns, const std::vector<PartRow>& parts, size_t first,
+void dequantize(const FormatDict& format, size_t rows, size_t columns, const std::vector<PartRow>& parts, size_t first,
                 size_t count, uintptr_t out, int threads) {
   const Grid grid = grid_of(format, rows, columns, parts, threads);
   TERSOR_REQUIRE(first <= rows && count <= rows - first, Code::bad_call, "rows ", first, " to ", first + count, " of ",
@@ -141,17 +141,17 @@ std::vector<formats::Part> parts_of(const std::vector<PartRow>& rows) { return a
 std::vector<formats::PartRoom> rooms_of(const std::vector<PartRow>& rows) { return arrays_of<formats::PartRoom>(rows); }
 
 template <class T>
-T number_of(const nb::dict& format, const char* name) {
+T number_of(const FormatDict& format, const char* name) {
   TERSOR_REQUIRE(format.contains(name), Code::bad_call, "the format has no ", name);
   T value;
   TERSOR_REQUIRE(nb::try_cast(format[name], value), Code::bad_call, "the format's ", name, " is ",
                  nb::repr(format[name]).c_str());
   return value;
 }
-template int number_of<int>(const nb::dict&, const char*);
-template std::string number_of<std::string>(const nb::dict&, const char*);
+template int number_of<int>(const FormatDict&, const char*);
+template std::string number_of<std::string>(const FormatDict&, const char*);
 
-size_t group_of(const nb::dict& format) {
+size_t group_of(const FormatDict& format) {
   if (!format.contains("group") || !nb::isinstance<nb::str>(format["group"])) {
     const int group = number_of<int>(format, "group");
     TERSOR_REQUIRE(group > 0, Code::bad_call, "a group of ", group, " columns");
@@ -163,7 +163,7 @@ size_t group_of(const nb::dict& format) {
   return scope == "channel" ? formats::kChannel : formats::kTensor;
 }
 
-formats::Grid grid_of(const nb::dict& format, size_t rows, size_t columns, const std::vector<PartRow>& parts,
+formats::Grid grid_of(const FormatDict& format, size_t rows, size_t columns, const std::vector<PartRow>& parts,
                       int threads) {
   const auto chosen = grid_format_of(format);
   const auto found = parts_of(parts);
@@ -177,7 +177,7 @@ void bind_formats(nb::module_& m) {
         nb::arg("bytes"), nb::arg("least_squares"), nb::arg("parts"), nb::arg("threads"));
   m.def(
       "grid_check",
-      [](const nb::dict& format, size_t rows, size_t columns, const std::vector<PartRow>& parts, int threads) {
+      [](const FormatDict& format, size_t rows, size_t columns, const std::vector<PartRow>& parts, int threads) {
         grid_of(format, rows, columns, parts, threads);
       },
       nb::arg("format"), nb::arg("rows"), nb::arg("columns"), nb::arg("parts"), nb::arg("threads"));
@@ -185,7 +185,7 @@ void bind_formats(nb::module_& m) {
         nb::arg("first"), nb::arg("count"), nb::arg("out"), nb::arg("threads"));
   m.def(
       "grid_unpack",
-      [](const nb::dict& format, size_t rows, size_t columns, uintptr_t packed, size_t bytes, uintptr_t out,
+      [](const FormatDict& format, size_t rows, size_t columns, uintptr_t packed, size_t bytes, uintptr_t out,
          int threads) {
         const auto width = width_of(format);
         TERSOR_REQUIRE(bytes == checked_mul(rows, width.row_bytes(columns), "codes"), Code::bad_data, "codes of ",
@@ -198,7 +198,7 @@ void bind_formats(nb::module_& m) {
       nb::arg("threads"));
   m.def(
       "grid_pack",
-      [](const nb::dict& format, size_t rows, size_t columns, uintptr_t codes, size_t bytes, uintptr_t packed,
+      [](const FormatDict& format, size_t rows, size_t columns, uintptr_t codes, size_t bytes, uintptr_t packed,
          int threads) {
         const auto width = width_of(format);
         TERSOR_REQUIRE(bytes == checked_mul(rows, columns, "codes"), Code::bad_data, "codes of ", bytes, " bytes, ",

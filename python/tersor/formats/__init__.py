@@ -7,6 +7,7 @@ q.save("weight.tsr")
 
 from __future__ import annotations
 
+from tersor.formats.files import load_file, save_file, total_nbytes
 from tersor.formats.float_group import FloatGroup, float_group
 from tersor.formats.format import Format, Part, from_dict, parse
 from tersor.formats.int_group import IntGroup, int_group
@@ -21,6 +22,9 @@ __all__ = [
     "float_group",
     "from_dict",
     "int_group",
+    "load_file",
     "parse",
     "quantize",
+    "save_file",
+    "total_nbytes",
 ]

@@ -11,7 +11,7 @@ from tersor.formats.grid_format import GridFormat
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-_NAMES = {  # of other systems: bits, group, mode, scale, activations
+_NAMES: dict[str, tuple[int, int | str, str, str, str]] = {  # of other systems: bits, group, mode, scale, activations
     "q4_0": (4, 32, "symmetric", "fp16", "int8"),
     "q4_1": (4, 32, "minimum", "fp16", "int8"),
     "q8_0": (8, 32, "symmetric", "fp16", "int8"),

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import ctypes
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tersor import _core
 from tersor.formats.format import ACTIVATIONS, Format, parse
+from tersor.formats.recorded import Recorded
 from tersor.lossless import NUMPY_DTYPES, elements_of
 
 if TYPE_CHECKING:
@@ -20,28 +20,10 @@ if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
     from typing_extensions import Self
 
+    from tersor.lossless import Elements
+
 DTYPES = ("F32", "F16", "BF16")  # of what is quantized, by safetensors' names
 _BLOCK = 1 << 20  # weights that are dequantized at once where they go elsewhere
-
-
-class Recorded(Protocol):
-    """What side terms and transforms are alike in: they are stored with the tensor, and work on float32 [N, K].
-
-    A transform's apply gives the matrix that is stored and undo the one that was given; a side term's undo takes the
-    term away and apply adds it. Both may work in place and return their argument. from_dict raises ValueError or
-    FormatError unless the numbers and parts are those of such a thing for a matrix of this shape.
-    """
-
-    kind: ClassVar[str]
-
-    def to_dict(self) -> dict[str, Any]: ...
-    def parts(self) -> dict[str, NDArray[Any]]: ...
-    def apply(self, matrix: NDArray[np.float32]) -> NDArray[np.float32]: ...
-    def undo(self, matrix: NDArray[np.float32]) -> NDArray[np.float32]: ...
-    @classmethod
-    def from_dict(
-        cls, numbers: Mapping[str, Any], parts: Mapping[str, NDArray[Any]], shape: tuple[int, int]
-    ) -> Recorded: ...
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -205,27 +187,23 @@ def matrix_of(weight: object) -> NDArray[Any]:
         raise ValueError(f"weights are [N, K] with N, K >= 1, not {list(found.shape)}")
     if isinstance(found.owner, np.ndarray):
         return found.owner
-    view = np.frombuffer((ctypes.c_char * found.nbytes).from_address(found.address), NUMPY_DTYPES[found.dtype])
-    matrix: NDArray[Any] = view.reshape(found.shape).view(_Owned)
-    matrix.owner = found.owner  # type: ignore[attr-defined]
-    return np.asarray(matrix)
+    matrix: NDArray[Any] = np.asarray(_Memory(found)).view(NUMPY_DTYPES[found.dtype])
+    return matrix.reshape(found.shape)
 
 
-class _Owned(np.ndarray[Any, Any]):
-    """A view that keeps another library's memory alive."""
+class _Memory:
+    """Another library's memory as NumPy takes it; an array over it keeps it alive."""
 
-    owner: object
+    def __init__(self, elements: Elements) -> None:
+        self.owner = elements.owner
+        self.__array_interface__ = {
+            "version": 3,
+            "typestr": "|u1",
+            "shape": (elements.nbytes,),
+            "data": (elements.address, True),
+        }
 
 
 def _as_dtype(matrix: NDArray[np.float32], dtype: np.dtype[Any]) -> NDArray[Any]:
     with np.errstate(over="ignore"):  # what is beyond the dtype is infinite, as its rounding has it
         return matrix.astype(dtype)
-
-
-def each_part(tensor: QuantizedTensor) -> Iterator[tuple[str, NDArray[Any]]]:
-    """Every array that is stored, by a name that is its own within the tensor."""
-    yield from tensor.parts.items()
-    for what, recorded in (("transform", tensor.transforms), ("side_term", tensor.side_terms)):
-        for i, one in enumerate(recorded):
-            for name, array in one.parts().items():
-                yield f"{what}{i}.{name}", array
