@@ -36,9 +36,9 @@ struct GroupNumbers {
 
 struct Grid {
   size_t rows = 0, columns = 0;
-  int bits = 8;         // of a code: 1, 2, 3, 4, 5, 6 or 8
-  bool trits = false;   // five codes 0..2 a byte, the first counts once, the next 3, 9, 27, 81; bits is 2
-  size_t group = 1;     // columns that share a scale; the last group of a row may be shorter
+  int bits = 8;                    // of a code: 1, 2, 3, 4, 5, 6 or 8
+  bool trits = false;              // five codes 0..2 a byte, the first counts once, the next 3, 9, 27, 81; bits is 2
+  size_t group = 1;                // columns that share a scale; the last group of a row may be shorter
   const uint8_t* codes = nullptr;  // row-major, low bits first
   size_t row_bytes = 0;            // each row starts on a byte: ceil(columns * bits / 8), or ceil(columns / 5)
 
