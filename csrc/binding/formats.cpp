@@ -72,13 +72,14 @@ FloatGroup float_group_of(const FormatDict& format) {
 }
 
 // The families that are grids. A new one is a type here and a line in grid_format_of.
-using GridFormat = std::variant<IntGroup, FloatGroup>;
+using GridFormat = std::variant<IntGroup, FloatGroup, formats::ScalarCodebook>;
 
 GridFormat grid_format_of(const FormatDict& format) {
   const auto family = number_of<std::string>(format, "family");
   if (family == "int_group") return int_group_of(format);
   if (family == "float_group") return float_group_of(format);
-  fail(Code::bad_call, "a format of family int_group or float_group is needed, not ", family);
+  if (family == "codebook") return scalar_codebook_of(format);
+  fail(Code::bad_call, "a format of family int_group, float_group or codebook is needed, not ", family);
 }
 
 formats::CodeWidth width_of(const FormatDict& format) {
@@ -101,14 +102,9 @@ std::vector<Room> arrays_of(const std::vector<PartRow>& rows) {
   return found;
 }
 
-using NeedRow = std::tuple<std::string, std::string, std::vector<uint64_t>>;
-
 std::vector<NeedRow> needs_of(const FormatDict& format, size_t rows, size_t columns) {
-  std::vector<NeedRow> found;
-  const auto needs =
-      std::visit([&](const auto& one) { return formats::parts_of(one, rows, columns); }, grid_format_of(format));
-  for (const auto& need : needs) found.emplace_back(need.name, std::string(dtype_name(need.dtype)), need.shape);
-  return found;
+  return rows_of(
+      std::visit([&](const auto& one) { return formats::parts_of(one, rows, columns); }, grid_format_of(format)));
 }
 
 void fit(const FormatDict& format, const std::string& dtype_text, size_t rows, size_t columns, uintptr_t weights,
@@ -119,7 +115,14 @@ void fit(const FormatDict& format, const std::string& dtype_text, size_t rows, s
   const auto rooms = rooms_of(parts);
   const nb::gil_scoped_release released;
   const solve::Weights matrix{*dtype, rows, columns, span_at<const uint8_t>(weights, bytes)};
-  std::visit([&](const auto& one) { solve::grid_fit(matrix, one, least_squares, rooms, threads); }, chosen);
+  std::visit(
+      [&](const auto& one) {
+        if constexpr (requires { solve::grid_fit(matrix, one, least_squares, rooms, threads); })
+          solve::grid_fit(matrix, one, least_squares, rooms, threads);
+        else
+          fail(Code::bad_call, "codebooks have a fit of their own");
+      },
+      chosen);
 }
 
 // Rows [first, first + count) in float32.
@@ -139,6 +142,12 @@ void dequantize(const FormatDict& format, size_t rows, size_t columns, const std
 
 std::vector<formats::Part> parts_of(const std::vector<PartRow>& rows) { return arrays_of<formats::Part>(rows); }
 std::vector<formats::PartRoom> rooms_of(const std::vector<PartRow>& rows) { return arrays_of<formats::PartRoom>(rows); }
+
+std::vector<NeedRow> rows_of(const std::vector<formats::PartNeed>& needs) {
+  std::vector<NeedRow> found;
+  for (const auto& need : needs) found.emplace_back(need.name, std::string(dtype_name(need.dtype)), need.shape);
+  return found;
+}
 
 template <class T>
 T number_of(const FormatDict& format, const char* name) {

@@ -14,6 +14,7 @@ NB_MODULE(_core, m) {
   bind_tokens(m);
   bind_integer_lists(m);
   bind_formats(m);
+  bind_codebooks(m);
   bind_files(m);
   bind_tensor_file(m);
 }

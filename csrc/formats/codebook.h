@@ -1,14 +1,19 @@
 // Weights as vectors of a codebook: a code stands for 2..8 neighboring columns of a row, and the codewords of one or
-// more stages add up. Page: docs/formats/codebook.md, which has scalar codebooks as well: those are a Grid.
+// more stages add up. Scalar codebooks are a Grid. Page: docs/formats/codebook.md.
 //
 //   w[n, v d + i] = scale(n) * sum over stages s of codebook[s][code(s, n, v)][i], in float32, stages in order
 #pragma once
+#include <array>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <vector>
 
 #include "core/bits.h"
+#include "formats/code_rows.h"
 #include "formats/grid.h"
+#include "formats/parts.h"
 
 namespace tersor::formats {
 
@@ -34,16 +39,54 @@ struct VectorCodes {
   void dequantize(size_t row, size_t first, size_t count, float* out) const noexcept;
 };
 
-// Raises bad_data for numbers or sizes of parts that the page does not allow, a code that is no entry's, unused bits
-// that are not 0 and entries and scales that are not finite. What is read of `codes` afterwards lies within it.
-void check_vector_codes(const VectorCodes& view, size_t code_bytes, size_t codebook_bytes, size_t scale_bytes,
-                        int threads);
+// The numbers of the format.
+struct VectorCodebook {
+  int dimension = 8, stages = 1;
+  size_t entries = 256;
+
+  int bits() const noexcept { return int(std::bit_width(entries - 1)); }
+};
+void check(const VectorCodebook& format);  // bad_call for numbers beyond those above
+
+// codes, codebook, scales.
+std::vector<PartNeed> parts_of(const VectorCodebook& format, size_t rows, size_t columns);
+
+// Reads the parts, which stay alive with the view. Raises bad_call (format, shape) and bad_data (parts; a code that is
+// no entry's, unused bits that are not 0, entries and scales that are not finite).
+VectorCodes vector_codes_of(const VectorCodebook& format, size_t rows, size_t columns, std::span<const Part> parts,
+                            int threads);
 
 // Codes of 1..12 bits in rows, each of which starts on a byte: [rows][count] in, rows of ceil(count * bits / 8) bytes
-// out. pack raises bad_data for a code above `most`. Sizes fit.
-void pack_wide_rows(std::span<const uint16_t> codes, int bits, uint16_t most, size_t rows, size_t count,
+// out. pack raises bad_data for a code that is not below `limit`. Sizes fit.
+void pack_wide_rows(std::span<const uint16_t> codes, int bits, size_t limit, size_t rows, size_t count,
                     std::span<uint8_t> packed, int threads);
 void unpack_wide_rows(std::span<const uint8_t> packed, int bits, size_t rows, size_t count, std::span<uint16_t> out,
                       int threads);
+
+// ---- scalar codebooks: a level a weight, from a table that all share, or a row, or a group of columns
+// ------------------
+enum class Scope : uint8_t { fixed = 0, tensor = 1, channel = 2, group = 3 };  // fixed: a table known by its name
+
+// NF4's levels (Dettmers et al., NeurIPS 2023, QLoRA), ascending.
+extern const std::array<float, 16> kNf4;
+
+struct ScalarCodebook {
+  Scope scope = Scope::tensor;
+  size_t levels = 16;                  // 4..256; of kNf4 where the scope is fixed
+  size_t group = kChannel;             // columns that share a scale, and a table where the scope is group
+  NumberKind scale = NumberKind::f16;  // f32, f16, bf16, or none: all are 1
+  NumberKind table = NumberKind::f16;  // f32 or f16: how levels are stored
+
+  int bits() const noexcept;  // 2, 3, 4, 5, 6 or 8
+  CodeWidth width() const noexcept { return {bits()}; }
+  size_t tables(size_t rows, size_t columns) const;  // that are stored
+};
+void check(const ScalarCodebook& format);
+
+// codes, codebook (but where the scope is fixed), scales (where there are such).
+std::vector<PartNeed> parts_of(const ScalarCodebook& format, size_t rows, size_t columns);
+
+// Raises as vector_codes_of does.
+Grid grid_of(const ScalarCodebook& format, size_t rows, size_t columns, std::span<const Part> parts, int threads);
 
 }  // namespace tersor::formats

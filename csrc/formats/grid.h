@@ -6,7 +6,9 @@
 #pragma once
 #include <array>
 #include <cstdint>
+#include <memory>
 #include <span>
+#include <vector>
 
 namespace tersor::formats {
 
@@ -51,7 +53,8 @@ struct Grid {
   float step = 1;
   bool integers_exact = false;
 
-  GroupNumbers scales, zeros, minimums;  // zeros are of kind u8 or none
+  GroupNumbers scales, zeros, minimums;            // zeros are of kind u8 or none
+  std::shared_ptr<const std::vector<float>> held;  // levels and numbers of groups that lie in no part
 
   size_t groups() const noexcept { return columns ? (columns - 1) / group + 1 : 0; }
   // Codes of a row's columns [first, first + count).

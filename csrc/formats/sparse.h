@@ -5,9 +5,12 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <span>
+#include <vector>
 
 #include "core/bits.h"
 #include "formats/grid.h"
+#include "formats/parts.h"
 
 namespace tersor::formats {
 
@@ -27,9 +30,9 @@ struct Sparse {
   size_t support_row_bytes = 0;
   const uint8_t* row_starts = nullptr;  // u32 [rows + 1]: how many values are kept before the row; null for nm
 
-  NumberKind value_kind = NumberKind::f16;  // f32, f16, bf16; none: codes
+  NumberKind value_kind = NumberKind::f16;  // f32, f16 or bf16; none: codes
   const uint8_t* values = nullptr;          // [kept], or the codes of all rows as one string of bits, low bits first
-  int bits = 0;                             // of a code: 1 (0 is -1, 1 is +1), 2, 3, 4, 5, 6, 8
+  int bits = 0;                             // of a code: 2, 3, 4, 5, 6 or 8
   size_t group = 1;                         // columns (kept or not) that share a scale
   GroupNumbers scales;                      // of codes
 
@@ -46,20 +49,34 @@ struct Sparse {
   // Codes of kept values [first, first + count), counted over all rows: from start(row) on for one. Where there are
   // codes.
   void unpack(size_t first, size_t count, uint8_t* out) const noexcept;
-  // The level of a code, times whose group's scale it counts.
-  float level(uint8_t code) const noexcept {
-    return bits == 1 ? float(2 * code - 1) : float(code) - float(1 << (bits - 1));
-  }
+  // Of a code, before its group's scale.
+  float level(uint8_t code) const noexcept { return float(code) - float(1 << (bits - 1)); }
   // The same values dequantized; `columns_kept` are theirs, as columns_of gives them.
   void values_of(size_t row, const uint32_t* columns_kept, float* out) const noexcept;
   // Columns [first, first + count) of a row, zeros and all.
   void dequantize(size_t row, size_t first, size_t count, float* out) const noexcept;
 };
 
-// Raises bad_data for numbers or sizes of parts that the page does not allow, row_starts that do not ascend or do not
-// agree with the support, positions out of order or range, and values and scales that are not finite. What is read
-// afterwards lies within the parts.
-void check_sparse(const Sparse& view, size_t support_bytes, size_t row_starts_bytes, size_t value_bytes,
-                  size_t scale_bytes, int threads);
+// The numbers of the format.
+struct SparseFormat {
+  Support support = Support::bitmap;
+  size_t keep = 0, span = 1;            // nm: 1..span of 2..256; block: 2..256; bitmap: 0, 1
+  NumberKind values = NumberKind::f16;  // f32, f16, bf16, or none: codes
+  int bits = 0;                         // of codes, else 0
+  size_t group = kChannel;              // of the scales of codes
+  NumberKind scale = NumberKind::f16;   // f32, f16, bf16
+
+  bool coded() const noexcept { return values == NumberKind::none; }
+  size_t kept_of(size_t columns) const noexcept;  // nm: a row's
+};
+void check(const SparseFormat& format);  // bad_call for numbers beyond those above
+
+// support, row_starts (but for nm), values or codes and scales; `kept` is how many weights are.
+std::vector<PartNeed> parts_of(const SparseFormat& format, size_t rows, size_t columns, size_t kept);
+
+// Reads the parts, which stay alive with the view. Raises bad_call (format, shape) and bad_data (parts; row_starts that
+// do not ascend or do not agree with the support and the values; positions out of order or range; unused bits that are
+// not 0; values and scales that are not finite).
+Sparse sparse_of(const SparseFormat& format, size_t rows, size_t columns, std::span<const Part> parts, int threads);
 
 }  // namespace tersor::formats

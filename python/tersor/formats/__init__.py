@@ -7,18 +7,31 @@ q.save("weight.tsr")
 
 from __future__ import annotations
 
+from tersor.formats.codebook import ScalarCodebook, VectorCodebook, codebook, vector_codebook
 from tersor.formats.files import load_file, save_file, total_nbytes
 from tersor.formats.float_group import FloatGroup, float_group
 from tersor.formats.format import Format, Part, from_dict, parse
 from tersor.formats.int_group import IntGroup, int_group
 from tersor.formats.quantized import QuantizedTensor, quantize
+from tersor.formats.side_terms import LowRank, Outliers
+from tersor.formats.sparse import Sparse, sparse
+from tersor.formats.transforms import ChannelScales, Hadamard, Permutation
 
 __all__ = [
+    "ChannelScales",
     "FloatGroup",
     "Format",
+    "Hadamard",
     "IntGroup",
+    "LowRank",
+    "Outliers",
     "Part",
+    "Permutation",
     "QuantizedTensor",
+    "ScalarCodebook",
+    "Sparse",
+    "VectorCodebook",
+    "codebook",
     "float_group",
     "from_dict",
     "int_group",
@@ -26,5 +39,7 @@ __all__ = [
     "parse",
     "quantize",
     "save_file",
+    "sparse",
     "total_nbytes",
+    "vector_codebook",
 ]

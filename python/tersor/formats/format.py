@@ -23,6 +23,9 @@ ACTIVATIONS = ("int8", "int8-g128", "int8-outlier", "exact")
 FAMILIES = {
     "int_group": "tersor.formats.int_group:IntGroup",
     "float_group": "tersor.formats.float_group:FloatGroup",
+    "codebook": "tersor.formats.codebook:ScalarCodebook",
+    "vector_codebook": "tersor.formats.codebook:VectorCodebook",
+    "sparse": "tersor.formats.sparse:Sparse",
 }
 
 
@@ -120,7 +123,7 @@ def parse(text: str | Format) -> Format:
             return found
     raise ValueError(
         f'no format is named {text!r}: aliases are as "int4-g128", "int8", "ternary", "W4A16", "mxfp4", "nvfp4", '
-        '"fp8-e4m3"'
+        '"fp8-e4m3", "nf4", "vq-d8-k256-s2", "bitmap-50-int8", "2:4"'
     )
 
 

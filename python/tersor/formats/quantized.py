@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tersor import _core
+from tersor.formats.codebook import ScalarCodebook, VectorCodebook
 from tersor.formats.format import ACTIVATIONS, Format, parse
 from tersor.formats.recorded import Recorded
 from tersor.lossless import NUMPY_DTYPES, elements_of
@@ -143,6 +144,7 @@ def quantize(
     threads: int = 0,
     transforms: Sequence[Recorded] = (),
     side_terms: Sequence[Recorded] = (),
+    codebook: object = None,
 ) -> QuantizedTensor:
     """Store a matrix in a low-bit format, rounding to nearest.
 
@@ -150,6 +152,7 @@ def quantize(
     "int4-g128". clip: "none" takes the format's own rule for scales, "mse" the scales of least squared error among a
     list of smaller ranges. seed: for codebooks that are trained. threads: 0 for get_num_threads(). transforms,
     side_terms: recorded with the tensor; side terms are taken away and transforms applied before weights are rounded.
+    codebook: another tensor's parts["codebook"], which is shared instead of learning one.
     The same arguments give the same parts on every machine and number of threads. `.nbytes` counts every byte stored.
     Raises ValueError (NaN or infinite weights: how many, and where the first is; a shape that is not [N, K]; an unknown
     alias), TypeError (dtype).
@@ -165,7 +168,13 @@ def quantize(
             prepared = term.undo(prepared)
         for transform in transforms:
             prepared = transform.apply(prepared)
-    parts = chosen.encode(np.ascontiguousarray(prepared), clip=clip, seed=seed, threads=threads)
+    prepared = np.ascontiguousarray(prepared)
+    if codebook is None:
+        parts = chosen.encode(prepared, clip=clip, seed=seed, threads=threads)
+    elif isinstance(chosen, (ScalarCodebook, VectorCodebook)):
+        parts = chosen.encode(prepared, clip=clip, seed=seed, threads=threads, codebook=codebook)
+    else:
+        raise ValueError(f"{chosen} has no codebook to share")
     made = QuantizedTensor(
         format=chosen,
         shape=(rows, columns),

@@ -11,8 +11,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 # A kind is a class of a module: one row.
-TRANSFORMS: dict[str, str] = {}
-SIDE_TERMS: dict[str, str] = {}
+TRANSFORMS = {
+    "hadamard": "tersor.formats.transforms:Hadamard",
+    "channel_scales": "tersor.formats.transforms:ChannelScales",
+    "permutation": "tersor.formats.transforms:Permutation",
+}
+SIDE_TERMS = {
+    "outliers": "tersor.formats.side_terms:Outliers",
+    "low_rank": "tersor.formats.side_terms:LowRank",
+}
 
 
 class Recorded(Protocol):
