@@ -42,7 +42,8 @@ struct Rule {
     // Under super-minimums of one sign, as k-quants have them, the range reaches down to 0 at least.
     const float bottom = format.super() ? std::min(group.lowest, 0.f) : group.lowest;
     const float center = bottom / 2 + group.highest / 2;
-    const float low = center + shrink * (bottom - center), high = center + shrink * (group.highest - center);
+    const auto towards_center = [&](float end) { return i == 0 ? end : center + shrink * (end - center); };
+    const float low = towards_center(bottom), high = towards_center(group.highest);
     Choice choice{.minimum = rounded(stored, format.super() ? std::min(low, 0.f) : low)};
     choice.scale = rounded(stored, std::max(high / most_code - choice.minimum / most_code, 0.f));
     return choice;
