@@ -29,8 +29,8 @@ struct Choices {
   IntGroup int_group() const {
     constexpr int kBits[] = {1, 2, 3, 4, 5, 6, 8, 2};
     IntGroup format{.bits = kBits[bytes[4] % 8], .ternary = bytes[4] % 8 == 7, .group = group()};
-    format.mode = IntGroup::Mode(bytes[5] % 4);  // the last is none
-    format.scale = NumberKind(bytes[6] % 9);     // and so are some of these
+    format.mode = IntGroup::Mode(bytes[5] % 3);
+    format.scale = NumberKind(bytes[6] % 9);  // some are not for scales
     format.super_bits = 5 + bytes[7] % 5;
     return format;
   }
