@@ -91,8 +91,8 @@ uint8_t code_by_bits(const Grid& grid, size_t row, size_t column) {
 void ranges_agree(const Grid& grid) {
   const size_t columns = grid.columns;
   for (size_t row = 0; row < grid.rows; ++row)
-    for (size_t first = 0; first < columns; first += columns > 40 ? 13 : 1)
-      for (size_t count = 0; count <= columns - first; count += columns > 40 ? 29 : 1) {
+    for (size_t first = 0; first < columns; first += columns > 40 ? columns / 9 : 1)
+      for (size_t count = 0; count <= columns - first; count += columns > 40 ? columns / 13 : 1) {
         const auto codes = std::make_unique<uint8_t[]>(count);
         const auto values = std::make_unique<float[]>(count);
         grid.unpack(row, first, count, codes.get());

@@ -135,6 +135,17 @@ def test_goldens_stay_readable(read_file, family, name):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+def test_bad_files_are_refused(family):
+    told = HERE / family / "bad" / "bad.json"
+    texts = json.loads(told.read_text()) if told.exists() else {}
+    assert {path.name for path in (HERE / family / "bad").glob("*.*")} - {told.name} == set(texts)
+    for name, text in texts.items():
+        with pytest.raises(FormatError) as raised:
+            formats.load_file(told.parent / name)
+        assert text in str(raised.value), name
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_every_golden_is_told_of(family):
     files = {path.name for path in (HERE / family / "golden").glob("v*")}
     assert files == set(json.loads((HERE / family / "golden" / "golden.json").read_text()))

@@ -127,6 +127,7 @@ def test_names():
         ({"bits": "two"}, "ternary"),
         ({"bits": 4.0}, "bits is 4.0"),
         ({"bits": None}, "bits is None"),
+        ({"bits": True}, "bits is True"),
         ({"group": 48}, "not 48"),
         ({"group": -1}, "-1 columns"),
         ({"group": "row"}, 'not "row"'),
