@@ -94,6 +94,8 @@ struct Rule {
   }
 
   void store(size_t row, std::span<Choice> choices) const {
+    if (format.has_zeros())
+      for (size_t g = 0; g < choices.size(); ++g) zeros[row * groups + g] = uint8_t(choices[g].zero);
     if (format.super()) {
       store_super(row, choices, scales, super_scales, &Choice::scale, "super-scale");
       if (format.has_minimums()) store_super(row, choices, minimums, super_minimums, &Choice::minimum, "super-minimum");
@@ -103,7 +105,6 @@ struct Rule {
       require_finite(choices[g].scale, "scale", row, g);
       require_finite(choices[g].minimum, "minimum", row, g);
       put_number(format.scale, scales, row * groups + g, choices[g].scale);
-      if (format.has_zeros()) zeros[row * groups + g] = uint8_t(choices[g].zero);
       if (format.has_minimums()) put_number(format.scale, minimums, row * groups + g, choices[g].minimum);
     }
   }

@@ -76,6 +76,25 @@ def test_mx_is_ml_dtypes_under_the_rule_of_ocp(element):
     assert q.dequantize().tobytes() == back.astype(np.float32).tobytes()
 
 
+@pytest.mark.parametrize("element", ELEMENTS)
+def test_every_combination_of_numbers(oracles, element):
+    weights = np.random.default_rng(8).standard_normal((3, 300)).astype(np.float32)
+    oracle, count = oracles["float_group"], 0
+    for group in (16, 32, 64, 128, 256, "channel", "tensor"):
+        for scale in ("fp32", "fp16", "bf16", "e8m0", "e4m3"):
+            if (group, scale) == ("tensor", "e4m3"):
+                continue
+            fmt = formats.float_group(element, group, scale)
+            for clip in ("none", "mse"):
+                q = tersor.quantize(weights, fmt, clip=clip)
+                assert q.dequantize().tobytes() == oracle.decode(fmt.to_dict(), q.parts, 3, 300).tobytes(), fmt
+                if clip == "none":
+                    for name, part in oracle.encode(fmt.to_dict(), weights).items():
+                        assert q.parts[name].tobytes() == part.tobytes(), (fmt, name)
+                count += 1
+    assert count == 2 * (7 * 5 - 1)
+
+
 def test_nvfp4_has_two_levels_of_scales():
     rng = np.random.default_rng(2)
     weights = (rng.standard_normal((64, 256)) * np.exp(rng.standard_normal((64, 1)))).astype(np.float32)

@@ -1,6 +1,7 @@
 """int_group: its page's example, GGUF's blocks, its names."""
 
 import hashlib
+import itertools
 
 import gguf
 import numpy as np
@@ -13,6 +14,9 @@ from tersor.formats import gguf_blocks
 
 EXAMPLE = np.array([[0.5, -1, 0.25, 0, 1, 0.75, -0.5, -0.25, 0.125, -0.75]], np.float32)
 KINDS = ("Q4_0", "Q4_1", "Q8_0", "Q4_K")
+GROUPS = (16, 32, 64, 128, 256, "channel", "tensor")
+MODES = ("symmetric", "zero", "minimum")
+SCALES = ("fp16", "bf16", "fp32", "super6", "super7", "super8")
 BYTES = {"Q4_0": 18, "Q4_1": 20, "Q8_0": 34, "Q4_K": 144}
 
 
@@ -41,6 +45,26 @@ def test_the_example_of_the_page(root):
         f"codes {q.parts['codes'].tobytes().hex(' ')}, scale {q.parts['scales'].tobytes().hex(' ')}, 0.5126953125"
         in page
     )
+
+
+@pytest.mark.parametrize("bits", [1, 2, 3, 4, 5, 6, 8, "ternary"])
+def test_every_combination_of_numbers(oracles, bits):
+    weights = np.random.default_rng(8).standard_normal((3, 300)).astype(np.float32)
+    oracle, count = oracles["int_group"], 0
+    for group, mode, scale in itertools.product(GROUPS, MODES, SCALES):
+        try:
+            fmt = formats.int_group(bits, group, mode, scale)
+        except ValueError:
+            assert (bits == "ternary" and mode != "symmetric") or (scale.startswith("super") and group not in (16, 32))
+            continue
+        q = tersor.quantize(weights, fmt)
+        for name, part in oracle.encode(fmt.to_dict(), weights).items():
+            assert q.parts[name].tobytes() == part.tobytes(), (fmt, name)
+        for clip in ("none", "mse"):
+            q = tersor.quantize(weights, fmt, clip=clip)
+            assert q.dequantize().tobytes() == oracle.decode(fmt.to_dict(), q.parts, 3, 300).tobytes(), fmt
+        count += 1
+    assert count == (7 * 3 + 2 * 3) * (1 if bits == "ternary" else 3)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -92,7 +92,8 @@ TEST_CASE("grid_fit: threads decide nothing, and a search is no worse than the r
       for (const size_t group : {size_t(16), size_t(128), formats::kChannel, formats::kTensor})
         check_fit(IntGroup{.bits = bits, .group = group, .mode = mode});
   check_fit(IntGroup{.bits = 2, .ternary = true, .group = 64});
-  check_fit(IntGroup{.bits = 4, .group = 32, .scale = NumberKind::super, .super_bits = 8});
+  for (const auto mode : {IntGroup::Mode::symmetric, IntGroup::Mode::zero, IntGroup::Mode::minimum})
+    check_fit(IntGroup{.bits = 4, .group = 32, .mode = mode, .scale = NumberKind::super, .super_bits = 8});
   using Element = FloatGroup::Element;
   for (const auto element : {Element::e2m1, Element::e2m3, Element::e3m2, Element::e4m3, Element::e5m2})
     for (const auto scale : {NumberKind::f32, NumberKind::f16, NumberKind::e8m0, NumberKind::e4m3})

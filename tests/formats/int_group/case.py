@@ -25,6 +25,7 @@ ALIASES = {
     "int4-g32-minimum-super6": 0.085,
     "int5-g16-minimum-super8": 0.04,
     "int6-g16-super7": 0.03,
+    "int4-g32-zero-super6": 0.09,
     "int3-g32-super8-exact": 0.26,
 }
 
