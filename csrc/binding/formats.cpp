@@ -153,8 +153,8 @@ template <class T>
 T number_of(const FormatDict& format, const char* name) {
   TERSOR_REQUIRE(format.contains(name), Code::bad_call, "the format has no ", name);
   T value;
-  TERSOR_REQUIRE(nb::try_cast(format[name], value), Code::bad_call, "the format's ", name, " is ",
-                 nb::repr(format[name]).c_str());
+  const bool taken = !nb::isinstance<nb::bool_>(format[name]) && nb::try_cast(format[name], value);
+  TERSOR_REQUIRE(taken, Code::bad_call, "the format's ", name, " is ", nb::repr(format[name]).c_str());
   return value;
 }
 template int number_of<int>(const FormatDict&, const char*);

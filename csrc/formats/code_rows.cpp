@@ -142,8 +142,11 @@ void check_codes(std::span<const uint8_t> packed, CodeWidth width, size_t rows, 
       const int limit = width.trits ? kTritBytes : element->most_code + 1;
       int most = 0;  // no early exit: loops without one are vectorized
       for (const uint8_t byte : bytes) most = std::max(most, int(byte & mask));
-      TERSOR_REQUIRE(most < limit, Code::bad_data, "codes: row ", row, " holds the byte ", most,
-                     width.trits ? ", which is no five trits" : ", which is no finite number");
+      if (most < limit) [[likely]]
+        continue;
+      const auto bad = std::find_if(bytes.begin(), bytes.end(), [&](uint8_t byte) { return (byte & mask) >= limit; });
+      fail(Code::bad_data, "codes: row ", row, " holds the byte ", int(*bad), " at ", bad - bytes.begin(),
+           width.trits ? ", which is no five trits" : ", which is no finite number");
     }
   });
 }

@@ -22,7 +22,7 @@ struct Statistics {
   double size = 0;  // the sum of absolute values
   size_t count = 0;
 
-  float most() const noexcept { return std::max(-lowest, highest); }
+  float most() const noexcept { return std::max(std::fabs(lowest), std::fabs(highest)); }
   // The weight of largest magnitude with its sign; the negative one where both are as large.
   float extreme() const noexcept { return -lowest >= highest ? lowest : highest; }
   float mean_size() const noexcept { return float(size / double(count)); }

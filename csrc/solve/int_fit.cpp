@@ -42,7 +42,8 @@ struct Rule {
     // Under super-minimums of one sign, as k-quants have them, the range reaches down to 0 at least.
     const float bottom = format.super() ? std::min(group.lowest, 0.f) : group.lowest;
     const float center = bottom / 2 + group.highest / 2;
-    const float low = center + shrink * (bottom - center), high = center + shrink * (group.highest - center);
+    const auto towards_center = [&](float end) { return i == 0 ? end : center + shrink * (end - center); };
+    const float low = towards_center(bottom), high = towards_center(group.highest);
     Choice choice{.minimum = rounded(stored, format.super() ? std::min(low, 0.f) : low)};
     choice.scale = rounded(stored, std::max(high / most_code - choice.minimum / most_code, 0.f));
     return choice;
@@ -93,6 +94,8 @@ struct Rule {
   }
 
   void store(size_t row, std::span<Choice> choices) const {
+    if (format.has_zeros())
+      for (size_t g = 0; g < choices.size(); ++g) zeros[row * groups + g] = uint8_t(choices[g].zero);
     if (format.super()) {
       store_super(row, choices, scales, super_scales, &Choice::scale, "super-scale");
       if (format.has_minimums()) store_super(row, choices, minimums, super_minimums, &Choice::minimum, "super-minimum");
@@ -102,7 +105,6 @@ struct Rule {
       require_finite(choices[g].scale, "scale", row, g);
       require_finite(choices[g].minimum, "minimum", row, g);
       put_number(format.scale, scales, row * groups + g, choices[g].scale);
-      if (format.has_zeros()) zeros[row * groups + g] = uint8_t(choices[g].zero);
       if (format.has_minimums()) put_number(format.scale, minimums, row * groups + g, choices[g].minimum);
     }
   }

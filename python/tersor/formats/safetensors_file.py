@@ -6,7 +6,7 @@ import json
 import math
 import os
 import pathlib
-import tempfile
+import secrets
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -34,29 +34,49 @@ def write(tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str], path
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % _ALIGNMENT)
     target = pathlib.Path(path)
-    handle, beside = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    beside = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
     try:
-        with open(handle, "wb") as file:
+        with open(beside, "xb") as file:
             file.write(len(text).to_bytes(8, "little") + text)
             for name in names:
                 file.write(np.ascontiguousarray(tensors[name]).reshape(-1).view(np.uint8).data)
             file.flush()
             os.fsync(file.fileno())
-        pathlib.Path(beside).chmod(0o666 & ~_umask())
         os.replace(beside, target)
     except BaseException:
-        pathlib.Path(beside).unlink(missing_ok=True)
+        beside.unlink(missing_ok=True)
         raise
 
 
 def read(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
     """Every array by name, and the metadata. Raises FormatError (what is wrong with the file), OSError."""
-    data = pathlib.Path(path).read_bytes()
-    size = int.from_bytes(data[:8], "little")
-    if len(data) < 8 or size > min(_MOST_HEADER, len(data) - 8):
-        raise _core.FormatError(f"safetensors: a header of {size} bytes in a file of {len(data)}")
+    with open(path, "rb") as file:
+        total = os.fstat(file.fileno()).st_size
+        size = int.from_bytes(file.read(8), "little")
+        if total < 8 or size > min(_MOST_HEADER, total - 8):
+            raise _core.FormatError(f"safetensors: a header of {size} bytes in a file of {total}")
+        rows, metadata = _header(file.read(size))
+        begin_of_body, body = 8 + size, total - 8 - size
+        for name, dtype, shape, begin, end in rows:
+            if not 0 <= begin <= end <= body or end - begin != math.prod(shape) * NUMPY_DTYPES[dtype].itemsize:
+                raise _core.FormatError(
+                    f"safetensors: tensor {name!r} is {dtype} {shape} in bytes {begin} to {end} of {body}"
+                )
+        if sum(end - begin for *_, begin, end in rows) != body:
+            raise _core.FormatError(f"safetensors: {body} bytes of tensors, the header tells of another number")
+        tensors = {}
+        for name, dtype, shape, begin, end in rows:
+            file.seek(begin_of_body + begin)
+            data = np.fromfile(file, np.uint8, end - begin)
+            if data.size != end - begin:
+                raise _core.FormatError(f"safetensors: tensor {name!r} is cut off")
+            tensors[name] = data.view(NUMPY_DTYPES[dtype]).reshape(shape)
+    return tensors, metadata
+
+
+def _header(text: bytes) -> tuple[list[tuple[str, str, list[int], int, int]], dict[str, str]]:
     try:
-        header = json.loads(data[8 : 8 + size])
+        header = json.loads(text)
         metadata = header.pop("__metadata__", {})
         rows = [(name, *_row(one)) for name, one in header.items()]
         texts = all(isinstance(text, str) for text in metadata.values())
@@ -64,17 +84,7 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray[Any]], dict[st
         raise _core.FormatError(f"safetensors: the header is damaged: {error}") from None
     if not texts:
         raise _core.FormatError("safetensors: the header is damaged: metadata is text")
-    tensors, body = {}, data[8 + size :]
-    for name, dtype, shape, begin, end in rows:
-        needed = math.prod(shape) * NUMPY_DTYPES[dtype].itemsize
-        if not 0 <= begin <= end <= len(body) or end - begin != needed:
-            raise _core.FormatError(
-                f"safetensors: tensor {name!r} is {dtype} {shape} in bytes {begin} to {end} of {len(body)}"
-            )
-        tensors[name] = np.frombuffer(body[begin:end], NUMPY_DTYPES[dtype]).reshape(shape).copy()
-    if sum(end - begin for *_, begin, end in rows) != len(body):
-        raise _core.FormatError(f"safetensors: {len(body)} bytes of tensors, the header tells of another number")
-    return tensors, metadata
+    return rows, metadata
 
 
 def _row(one: Any) -> tuple[str, list[int], int, int]:
@@ -84,9 +94,3 @@ def _row(one: Any) -> tuple[str, list[int], int, int]:
     if not all(type(number) is int and number >= 0 for number in (*shape, begin, end)) or len(shape) > 32:
         raise ValueError(f"a shape of {shape} at {[begin, end]}")
     return dtype, shape, begin, end
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
