@@ -13,7 +13,7 @@ inline constexpr size_t kMostDimension = 64, kMostCodewords = size_t(1) << 16;
 struct Vectors {
   std::span<const float> values;
   size_t dimension = 1;
-  size_t count() const noexcept { return values.size() / dimension; }
+  size_t count() const noexcept { return dimension ? values.size() / dimension : 0; }
   const float* operator[](size_t i) const noexcept { return values.data() + i * dimension; }
 };
 

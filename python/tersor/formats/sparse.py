@@ -171,15 +171,11 @@ class Sparse(Format):
         columns = matrix.shape[1]
         if self.support == "nm":
             return _largest(matrix, self.span, self.keep, threads)
-        starts = np.arange(0, columns, self.span)
-        scores = matrix if self.span == 1 else np.add.reduceat(np.square(matrix), starts, axis=1)
         if self.density is None:
-            kept = scores != 0
-            if self.span > 1:  # squares may vanish where weights do not
-                kept = np.logical_or.reduceat(matrix != 0, starts, axis=1)
+            kept = np.logical_or.reduceat(matrix != 0, np.arange(0, columns, self.span), axis=1)
         else:
-            kept = _largest(np.minimum(scores, np.finfo(np.float32).max), scores.shape[1],
-                            round(self.density * scores.shape[1]), threads)  # fmt: skip
+            norms = matrix if self.span == 1 else _norms(matrix, self.span)
+            kept = _largest(norms, norms.shape[1], round(self.density * norms.shape[1]), threads)
         return kept if self.span == 1 else np.repeat(kept, self.span, axis=1)[:, :columns]
 
     def _support(self, mask: NDArray[np.bool_], threads: int) -> NDArray[np.uint8]:
@@ -208,6 +204,16 @@ class Sparse(Format):
 
     def _kept_a_row(self, columns: int) -> int:
         return columns // self.span * self.keep + min(self.keep, columns % self.span)
+
+
+def _norms(matrix: NDArray[np.float32], span: int) -> NDArray[np.float32]:
+    """A sixteenth of each block's Euclidean norm, which is finite in float32 whatever the weights."""
+    rows, columns = matrix.shape
+    squares = np.zeros((rows, -(-columns // span)))
+    for i in range(min(span, columns)):  # column by column: the sums are in one order everywhere
+        some = matrix[:, i::span].astype(np.float64)
+        squares[:, : some.shape[1]] += some * some
+    return (np.sqrt(squares) / 16).astype(np.float32)
 
 
 def _largest(numbers: NDArray[np.float32], span: int, keep: int, threads: int) -> NDArray[np.bool_]:
