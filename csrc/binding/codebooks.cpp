@@ -60,16 +60,13 @@ ScalarCodebook scalar_codebook_of(const FormatDict& format) {
 
 namespace {
 
-template <class T>
-std::span<T> span_at(uintptr_t address, size_t count) {
-  return {reinterpret_cast<T*>(address), count};
-}
-
 size_t size_of(const FormatDict& format, const char* name) {
   const int number = number_of<int>(format, name);
   TERSOR_REQUIRE(number >= 0, Code::bad_call, "the format's ", name, " is ", number);
   return size_t(number);
 }
+
+}  // namespace
 
 VectorCodebook vector_codebook_of(const FormatDict& format) {
   return {number_of<int>(format, "dimension"), number_of<int>(format, "stages"), size_of(format, "entries")};
@@ -89,6 +86,13 @@ SparseFormat sparse_format_of(const FormatDict& format) {
   found.group = group_of(format);
   found.scale = number_kind_of(number_of<std::string>(format, "scale"), "scale");
   return found;
+}
+
+namespace {
+
+template <class T>
+std::span<T> span_at(uintptr_t address, size_t count) {
+  return {reinterpret_cast<T*>(address), count};
 }
 
 // Formats that are no grids.

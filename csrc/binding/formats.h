@@ -14,6 +14,7 @@
 #include "formats/codebook.h"
 #include "formats/grid.h"
 #include "formats/parts.h"
+#include "formats/sparse.h"
 
 namespace tersor::binding {
 
@@ -35,6 +36,8 @@ size_t group_of(const FormatDict& format);  // a number, "channel" or "tensor"
 // Codebooks, sparse weights and side terms are in codebooks.cpp.
 formats::NumberKind number_kind_of(const std::string& name, const char* what);  // "fp32", "fp16", "bf16"
 formats::ScalarCodebook scalar_codebook_of(const FormatDict& format);
+formats::VectorCodebook vector_codebook_of(const FormatDict& format);
+formats::SparseFormat sparse_format_of(const FormatDict& format);
 
 // The grid of a format that is one, over parts that stay alive with it. Raises bad_call for another family, and what
 // the family's grid_of raises. Holds the GIL no longer than it reads the dict.

@@ -10,7 +10,7 @@
 namespace tersor::vq {
 namespace {
 
-// `take` of [0, count), ascending, each set as likely as another but for the modulo's 2^-40 (Knuth, algorithm S).
+// `take` of [0, count), ascending, every set nearly as likely as another (Knuth, algorithm S; the modulo is not exact).
 std::vector<size_t> drawn(size_t count, size_t take, uint64_t seed) {
   std::vector<size_t> found;
   found.reserve(take);
@@ -69,8 +69,8 @@ void revive(Vectors vectors, const Clusters& clusters, std::span<const float> di
     std::copy_n(vectors[order[i]], vectors.dimension, codebook.data() + dead[i] * vectors.dimension);
 }
 
-// Vectors drawn at random; scalars at even ranks, from where Lloyd's rounds are few. Codewords that no vector is left for
-// begin at 0.
+// Vectors drawn at random; scalars at even ranks, from where few rounds do. Codewords that no vector is left for begin
+// at 0.
 std::vector<float> start_of(Vectors vectors, const KMeans& options) {
   const size_t count = vectors.count(), entries = options.entries;
   std::vector<float> codebook;

@@ -68,9 +68,9 @@ TEST_CASE("kmeans: more entries and rounds leave less") {
 }
 
 TEST_CASE("kmeans: scalars come near the best levels of a Gaussian") {
-  const auto values = normal(200'000, 3);
+  const auto values = normal(50'000, 3);
   const auto levels = kmeans({values, 1}, {.entries = 16, .rounds = 60}, 2);
-  CHECK(error_of(values, levels, 1) < 1.03 * 0.009497);  // Max, 1960
+  CHECK(error_of(values, levels, 1) < 1.05 * 0.009497);  // Max, 1960
 }
 
 TEST_CASE("kmeans: a codeword that nothing is nearest to moves where it is needed") {
