@@ -20,6 +20,8 @@ void bind_range(nanobind::module_& m);          // the range coder
 void bind_adaptive(nanobind::module_& m);       // the adaptive stream
 void bind_tokens(nanobind::module_& m);         // tokens of learned codecs: models, streams, chunks
 void bind_integer_lists(nanobind::module_& m);  // lists of Python's integers, and the cdfs of other codecs
+void bind_formats(nanobind::module_& m);        // formats of quantized matrices: fit, check, dequantize
+void bind_codebooks(nanobind::module_& m);      // formats with codebooks and sparse ones, side terms, rotations
 void bind_files(nanobind::module_& m);          // whole files and whole states, in and out of .tsr
 void bind_tensor_file(nanobind::module_& m);    // .tsr open for reading
 

@@ -13,6 +13,8 @@ NB_MODULE(_core, m) {
   bind_adaptive(m);
   bind_tokens(m);
   bind_integer_lists(m);
+  bind_formats(m);
+  bind_codebooks(m);
   bind_files(m);
   bind_tensor_file(m);
 }

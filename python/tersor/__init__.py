@@ -17,6 +17,7 @@ from tersor._core import FormatError, __version__, get_num_threads, set_num_thre
 
 if TYPE_CHECKING:
     from tersor.checkpoint import Paths, TensorReader
+    from tersor.formats.quantized import quantize
     from tersor.lossless import compress, decompress
     from tersor.numpy import load_file, save_file
 
@@ -27,6 +28,7 @@ __all__ = [
     "decompress",
     "get_num_threads",
     "load_file",
+    "quantize",
     "safe_open",
     "save_file",
     "set_num_threads",
@@ -37,11 +39,13 @@ _HOMES = {
     "compress": "tersor.lossless",
     "decompress": "tersor.lossless",
     "load_file": "tersor.numpy",
+    "quantize": "tersor.formats.quantized",
     "save_file": "tersor.numpy",
 }
 _DOORS = (
     "entropy",
     "evaluate",
+    "formats",
     "numpy",
 )  # come without an import statement; tersor.torch needs torch and one
 

@@ -1,0 +1,68 @@
+"""Formats with one code a weight, which the core reads as grids."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tersor import _core
+from tersor.formats.format import Format, Part, Parts, Shape, rows_of
+from tersor.lossless import NUMPY_DTYPES, elements_of
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, kw_only=True)
+class GridFormat(Format):
+    """A Format whose parts, checks and dequantizer are those of csrc/formats/grid.h."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.parts(1, 1)  # the core knows the ranges
+
+    def parts(self, rows: int, columns: int) -> dict[str, Part]:
+        """What the parts of a matrix [rows, columns] are, by name. Raises ValueError (a size of 0)."""
+        needs = _core.grid_parts(self.to_dict(), rows, columns)
+        return {name: Part(dtype, tuple(shape)) for name, dtype, shape in needs}
+
+    def encode(self, weight: NDArray[Any], *, clip: str, seed: int, threads: int) -> dict[str, NDArray[Any]]:
+        """Round to nearest. Raises ValueError (weights that are not finite; a scale beyond its dtype)."""
+        rows, columns = weight.shape
+        found = elements_of(weight)
+        parts = {
+            name: np.zeros(part.shape, NUMPY_DTYPES[part.dtype]) for name, part in self.parts(rows, columns).items()
+        }
+        _core.grid_fit(
+            self.to_dict(), found.dtype, rows, columns, found.address, found.nbytes, clip == "mse", rows_of(parts),
+            threads,
+        )  # fmt: skip
+        return parts
+
+    def check(self, parts: Parts, shape: Shape, *, threads: int = 0) -> None:
+        """Raise FormatError unless the parts' dtypes, shapes and values are those of a matrix of this shape."""
+        _core.grid_check(self.to_dict(), *shape, rows_of(parts), threads)
+
+    def decode(self, parts: Parts, shape: Shape, out: NDArray[Any], *, first: int = 0, threads: int = 0) -> None:
+        """Dequantize rows from `first` on into out: [rows, K] float32, row-major."""
+        target = elements_of(out, writable=True)
+        if target.dtype != "F32" or len(target.shape) != 2 or target.shape[1] != shape[1]:
+            raise ValueError(f"out is {target.dtype} {list(target.shape)}, F32 [rows, {shape[1]}] is needed")
+        _core.grid_dequantize(self.to_dict(), *shape, rows_of(parts), first, target.shape[0], target.address, threads)
+
+    def symbols(self, parts: Parts, shape: Shape, *, threads: int = 0) -> dict[str, NDArray[Any]]:
+        """The parts with codes a byte each, uint8 [N, K]."""
+        codes, out = elements_of(parts["codes"]), np.empty(shape, np.uint8)
+        _core.grid_unpack(self.to_dict(), *shape, codes.address, codes.nbytes, out.ctypes.data, threads)
+        return {**parts, "codes": out}
+
+    def packed(self, parts: Parts, shape: Shape, *, threads: int = 0) -> dict[str, NDArray[Any]]:
+        """The parts with their codes packed again. Raises FormatError (codes out of range or of another shape)."""
+        found = elements_of(parts["codes"])
+        if found.dtype != "U8" or found.shape != tuple(shape):
+            raise _core.FormatError(f"codes are {found.dtype} {list(found.shape)}, U8 {list(shape)} is needed")
+        out = np.empty(self.parts(*shape)["codes"].shape, np.uint8)
+        _core.grid_pack(self.to_dict(), *shape, found.address, found.nbytes, out.ctypes.data, threads)
+        return {**parts, "codes": out}

@@ -1,0 +1,96 @@
+"""safetensors files: a header in JSON, then the tensors' bytes. https://github.com/huggingface/safetensors"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import pathlib
+import secrets
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tersor import _core
+from tersor.lossless import NUMPY_DTYPES, elements_of
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_MOST_HEADER = 100_000_000  # bytes; safetensors' own limit
+_ALIGNMENT = 8
+
+
+def write(tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str], path: str | os.PathLike[str]) -> None:
+    """Write arrays under their names; a file that is there is replaced once the new one is whole. Raises OSError."""
+    names = sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))  # so that each is aligned
+    header: dict[str, Any] = {"__metadata__": dict(metadata)}
+    at = 0
+    for name in names:
+        found = elements_of(tensors[name])
+        header[name] = {"dtype": found.dtype, "shape": list(found.shape), "data_offsets": [at, at + found.nbytes]}
+        at += found.nbytes
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % _ALIGNMENT)
+    target = pathlib.Path(path)
+    beside = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
+    try:
+        with open(beside, "xb") as file:
+            file.write(len(text).to_bytes(8, "little") + text)
+            for name in names:
+                file.write(np.ascontiguousarray(tensors[name]).reshape(-1).view(np.uint8).data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, target)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+
+
+def read(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
+    """Every array by name, and the metadata. Raises FormatError (what is wrong with the file), OSError."""
+    with open(path, "rb") as file:
+        total = os.fstat(file.fileno()).st_size
+        size = int.from_bytes(file.read(8), "little")
+        if total < 8 or size > min(_MOST_HEADER, total - 8):
+            raise _core.FormatError(f"safetensors: a header of {size} bytes in a file of {total}")
+        rows, metadata = _header(file.read(size))
+        begin_of_body, body = 8 + size, total - 8 - size
+        for name, dtype, shape, begin, end in rows:
+            if not 0 <= begin <= end <= body or end - begin != math.prod(shape) * NUMPY_DTYPES[dtype].itemsize:
+                raise _core.FormatError(
+                    f"safetensors: tensor {name!r} is {dtype} {shape} in bytes {begin} to {end} of {body}"
+                )
+        if sum(end - begin for *_, begin, end in rows) != body:
+            raise _core.FormatError(f"safetensors: {body} bytes of tensors, the header tells of another number")
+        tensors = {}
+        for name, dtype, shape, begin, end in rows:
+            file.seek(begin_of_body + begin)
+            data = np.fromfile(file, np.uint8, end - begin)
+            if data.size != end - begin:
+                raise _core.FormatError(f"safetensors: tensor {name!r} is cut off")
+            tensors[name] = data.view(NUMPY_DTYPES[dtype]).reshape(shape)
+    return tensors, metadata
+
+
+def _header(text: bytes) -> tuple[list[tuple[str, str, list[int], int, int]], dict[str, str]]:
+    try:
+        header = json.loads(text)
+        metadata = header.pop("__metadata__", {})
+        rows = [(name, *_row(one)) for name, one in header.items()]
+        texts = all(isinstance(text, str) for text in metadata.values())
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise _core.FormatError(f"safetensors: the header is damaged: {error}") from None
+    if not texts:
+        raise _core.FormatError("safetensors: the header is damaged: metadata is text")
+    return rows, metadata
+
+
+def _row(one: Any) -> tuple[str, list[int], int, int]:
+    dtype, shape, (begin, end) = one["dtype"], one["shape"], one["data_offsets"]
+    if dtype not in NUMPY_DTYPES:
+        raise ValueError(f"dtype {dtype!r} is not one of {', '.join(NUMPY_DTYPES)}")
+    if not all(type(number) is int and number >= 0 for number in (*shape, begin, end)) or len(shape) > 32:
+        raise ValueError(f"a shape of {shape} at {[begin, end]}")
+    return dtype, shape, begin, end
