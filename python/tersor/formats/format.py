@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import importlib
 from collections.abc import Mapping
@@ -37,7 +38,7 @@ class Part(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Format:
+class Format(abc.ABC):
     """A storage format: numbers that say how parts are laid out and dequantized.
 
     activations: how `tersor.linear` reads x against it unless told otherwise: "int8" (8-bit integers, a scale a row of
@@ -56,25 +57,25 @@ class Format:
             raise ValueError(f"activations are {', '.join(ACTIVATIONS)}, not {self.activations!r}")
 
     @classmethod
+    @abc.abstractmethod
     def parse(cls, text: str) -> Self | None:
         """The format that an alias names; None for an alias of another family."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def parts(self, rows: int, columns: int) -> dict[str, Part]:
         """What the parts of a matrix [rows, columns] are, by name."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def encode(self, weight: NDArray[Any], *, clip: str, seed: int, threads: int) -> dict[str, NDArray[Any]]:
         """Choose the parts of weight: [N, K], fp32, fp16 or bf16, row-major. clip: "none" or "mse"."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def check(self, parts: Parts, shape: Shape, *, threads: int = 0) -> None:
         """Raise FormatError unless the parts' dtypes, shapes and values are those of a matrix of this shape."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def decode(self, parts: Parts, shape: Shape, out: NDArray[Any], *, first: int = 0, threads: int = 0) -> None:
         """Dequantize rows first, first + 1, ... into out: [any number of rows, K] float32, row-major."""
-        raise NotImplementedError
 
     def symbols(self, parts: Parts, shape: Shape, *, threads: int = 0) -> dict[str, NDArray[Any]]:
         """The parts as .tsr stores them: codes a byte each, which its coder then makes small."""
