@@ -22,7 +22,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 ISA_FLAGS = {
     "avx2": {"avx2", "bmi1", "bmi2", "f16c", "fma", "sse4_2"},
     "avx512": {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"},
-    "avx512vbmi": {"avx512vbmi", "avx512_vbmi2"},
+    "avx512vbmi": {"avx512vbmi", "avx512_vbmi2", "avx512_vnni"},
 }
 
 

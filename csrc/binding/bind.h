@@ -22,6 +22,7 @@ void bind_tokens(nanobind::module_& m);         // tokens of learned codecs: mod
 void bind_integer_lists(nanobind::module_& m);  // lists of Python's integers, and the cdfs of other codecs
 void bind_formats(nanobind::module_& m);        // formats of quantized matrices: fit, check, dequantize
 void bind_codebooks(nanobind::module_& m);      // formats with codebooks and sparse ones, side terms, rotations
+void bind_gemm(nanobind::module_& m);           // packed matrices, y = x W^T
 void bind_files(nanobind::module_& m);          // whole files and whole states, in and out of .tsr
 void bind_tensor_file(nanobind::module_& m);    // .tsr open for reading
 

@@ -15,6 +15,7 @@ NB_MODULE(_core, m) {
   bind_integer_lists(m);
   bind_formats(m);
   bind_codebooks(m);
+  bind_gemm(m);
   bind_files(m);
   bind_tensor_file(m);
 }

@@ -19,7 +19,8 @@ static Isa detect() noexcept {
                       __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
                       __builtin_cpu_supports("avx512vl");
   if (!avx512) return Isa::avx2;
-  const bool vbmi = __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vbmi2");
+  const bool vbmi = __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vbmi2") &&
+                    __builtin_cpu_supports("avx512vnni");
   return vbmi ? Isa::avx512vbmi : Isa::avx512;
 #else
   return Isa::scalar;

@@ -9,7 +9,7 @@ enum class Isa : int {
   scalar,      // x86-64 or any other machine; the reference
   avx2,        // AVX2, BMI2, F16C, FMA, SSE4.2 (Haswell, Zen)
   avx512,      // F, BW, CD, DQ, VL (Skylake server)
-  avx512vbmi,  // and VBMI, VBMI2 (Ice Lake, Zen 4)
+  avx512vbmi,  // and VBMI, VBMI2, VNNI (Ice Lake, Zen 4)
 };
 inline constexpr const char* kIsaNames[] = {"scalar", "avx2", "avx512", "avx512vbmi"};
 

@@ -125,7 +125,7 @@ def test_rooms_are_read_from_the_page(tree):
     law = rooms(tree[PAGE].decode())
     assert law["lossless"][0] == {"core", "transform", "entropy"}
     assert law["core"] == (set(), True)
-    assert not law["gemm"][1]
+    assert not law["attention"][1]
     assert law["bin"][0] >= {"checkpoint", "core"}
 
 
@@ -141,7 +141,7 @@ def test_a_forbidden_include_is_found(tree):
         "csrc/core/deep/a.cpp": b"",
     }.items():
         assert any(breach.startswith(path) for breach in include_breaches({**tree, path: text})), path
-    assert any("gemm stands" in breach for breach in include_breaches({**tree, "csrc/gemm/a.cpp": b""}))
+    assert any("attention stands" in breach for breach in include_breaches({**tree, "csrc/attention/a.cpp": b""}))
 
 
 def test_a_forbidden_import_is_found(tree):

@@ -1,0 +1,66 @@
+// The kernels of the driver (linear.cpp), one set an ISA level. Plain data only: files of several levels include this.
+//
+// A packed matrix is cut into tiles of 32 rows, which are two blocks of 16, and steps of 32 columns: [tile][step][unit]
+// [block]. A tile is one stream that is read from front to back, because memory gives several at once more slowly. A
+// step of a block has 64 bytes for every bit of a code, in planes of 4, 2 and 1 bits (3 = 2 + 1, 5 = 4 + 1, 6 = 4 + 2;
+// 8 is one plane): a unit of 64 bytes holds byte 4 row + j, so that a 32-bit lane is an output row, and in it columns
+// 4 i + j by bits, i rising:
+//   8 bits: 8 units of 4 columns    4 bits: 4 units of 8    2 bits: 2 units of 16    1 bit: 1 unit of 32
+// Vector v of a step is its columns 4v..4v+3 as bytes: what VPDPBUSD takes beside four activations in every lane.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+namespace tersor::gemm {
+
+inline constexpr size_t kBlockRows = 16, kStepColumns = 32, kTileRows = 2 * kBlockRows;
+// Columns of a panel of decoded weights. It is a multiple of the most columns that are summed before they are scaled,
+// so that what a tile gives does not depend on how it was cut.
+inline constexpr size_t kPanelColumns = 512, kMostGroupColumns = 512;
+inline constexpr size_t kMostTokens = 4;  // rows of x in a tile
+
+enum class PackedScale : uint8_t { f32, f16, bf16, e8m0 };
+
+// One number a group and row: [group][32] of a tile.
+struct Numbers {
+  const uint8_t* at;    // the first group's; null: there are none
+  size_t group_stride;  // bytes to the next group's; 0: one for the whole row
+};
+
+// y[token][0..31] (+)= sum over groups of scale * (sum of x * (integer - center - zero)) + minimum * sum of x, where a
+// group is `group_halves` times 16 columns and the columns are `steps` steps.
+struct IntegerTile {
+  int bits;
+  const uint8_t* lookup;  // 2^bits integers of the codes, a multiple of 64 bytes; null: a code is its integer
+  int center;
+  const uint8_t* codes;
+  size_t steps, group_halves, groups_a_scale;
+  PackedScale scale_kind;
+  Numbers scales, zeros, minimums;  // zeros are bytes, minimums of the scales' kind
+  const int8_t* x;
+  size_t x_stride;        // bytes from a token to the next
+  const int32_t* sums;    // of x over a group: [token][group], one group more than there are
+  const float* x_scales;  // [token][group]; null: one a token, which is the driver's business
+  size_t sums_stride;     // of both
+  float* y;               // [token][32]
+  bool first;             // y is written, not added to
+};
+
+// A level's functions, all of which give the same bits.
+struct Kernels {
+  bool reads_codes;  // integer_tile takes codes of any width, 8 bits without lookup; where not, only the latter
+  // tokens: 1..kMostTokens. What a token's row gives does not depend on how many there are.
+  void (*integer_tile)(const IntegerTile& tile, size_t tokens) noexcept;
+  // Codes of `steps` steps of one tile as integers, 8 bits each, in the layout of 8-bit codes.
+  void (*integer_panel)(int bits, const uint8_t* lookup, const uint8_t* codes, size_t steps, uint8_t* out) noexcept;
+  // out[i] = x[i] / scale to the nearest integer, ties to even, -127..127; zeros behind, up to `padded`. Gives the
+  // scale, the largest |x| / 127: 0 where all are 0, not a number, with zeros in out, where one is none or infinite.
+  float (*quantize)(const float* x, size_t columns, size_t padded, int8_t* out) noexcept;
+  // out[g] = sum of x over columns [g * group, (g + 1) * group); columns: a multiple of 16, as is group.
+  void (*sum_groups)(const int8_t* x, size_t columns, size_t group, int32_t* out) noexcept;
+};
+
+extern const Kernels kScalarKernels, kAvx512VbmiKernels;
+const Kernels& kernels() noexcept;  // the active level's
+
+}  // namespace tersor::gemm

@@ -1,0 +1,59 @@
+// A matrix in the layout of the kernels (kernels.h): one blob that lives in memory only and is made from the stored
+// parts when a model is loaded. One layout for every ISA level and for integer and exact arithmetic, so that a matrix
+// stands once in memory; unpacking gives the parts back, bit for bit.
+//
+//   head | tables | codes [tile][step][unit][block] | scales [tile][group][32] | zeros | minimums
+//
+// each from a multiple of 64 bytes on. Rows are filled up to 32, columns too, with code 0; rows that only fill up have
+// scale 0.
+#pragma once
+#include <cstdint>
+#include <span>
+
+#include "formats/grid.h"
+#include "gemm/kernels.h"
+
+namespace tersor::gemm {
+
+struct PackedHead {
+  uint32_t magic, version;
+  uint8_t bits;          // of a code: 1, 2, 3, 4, 5, 6 or 8
+  uint8_t looked_up;     // the integer of a code stands in a table; otherwise it is the code
+  uint8_t has_integers;  // int8 arithmetic reads it
+  uint8_t has_zeros, has_minimums;
+  PackedScale scale_kind;
+  uint16_t center;
+  float factor;  // every weight is times this; 1 where there are minimums
+  uint32_t reserved;
+  uint64_t rows, columns;
+  uint64_t group;  // columns that share a scale: a power of two from 16 to 512; 0: all of a row
+  uint64_t bytes;  // of the whole blob
+};
+
+struct Tables {
+  alignas(64) uint8_t integers[256];
+  float levels[256];
+};
+
+// The blob taken apart. Its sections' places follow from the head.
+struct Packed {
+  PackedHead head;
+  const Tables* tables;
+  const uint8_t *codes, *scales, *zeros, *minimums;  // null where there are none
+  size_t padded_columns, tiles, groups;              // groups: of the padded columns
+
+  // Raises bad_data: a blob that is none, or shorter or longer than its head says. data is 64-byte aligned, else
+  // bad_call.
+  static Packed parse(std::span<const uint8_t> data);
+
+  size_t code_tile_bytes() const noexcept { return padded_columns * kTileRows / 8 * head.bits; }
+  size_t number_bytes() const noexcept;  // of a scale, a minimum
+};
+
+// Bytes of the blob. Raises bad_call for grids that the kernels do not take: groups of other sizes, levels of a row's
+// own.
+uint64_t packed_bytes(const formats::Grid& grid);
+// out: packed_bytes(grid) long and 64-byte aligned. The grid has been checked by its format.
+void pack(const formats::Grid& grid, std::span<uint8_t> out, int threads);
+
+}  // namespace tersor::gemm

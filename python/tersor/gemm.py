@@ -1,0 +1,116 @@
+"""y = x W^T over quantized matrices: the typed door to `csrc/gemm`. What it reads today: docs/gemm.md.
+
+q = tersor.quantize(W, "int4-g128")
+packed = gemm.PackedMatrix.of(q)
+y = gemm.linear(x, packed)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import mmap
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tersor import _core
+from tersor.formats.format import rows_of
+from tersor.lossless import NUMPY_DTYPES, elements_of
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from typing_extensions import Self
+
+    from tersor.formats import QuantizedTensor
+
+__all__ = ["PackedMatrix", "linear"]
+
+_HUGE_PAGE = 2 << 20
+_FLOATS = ("F32", "F16", "BF16")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PackedMatrix:
+    """A quantized matrix [N, K] in the layout of the kernels, in memory only: made anew wherever it is loaded.
+
+    data: uint8, 64-byte aligned, in huge pages where the system gives them, which halves the time of one token.
+    activations: how `linear` reads x unless it is told, as the quantized tensor has it.
+    """
+
+    data: NDArray[np.uint8]
+    shape: tuple[int, int]
+    activations: str
+
+    @classmethod
+    def of(cls, tensor: QuantizedTensor, *, threads: int = 0) -> Self:
+        """Pack a quantized tensor; its parts are no longer needed then.
+
+        Raises ValueError for what the driver does not read: transforms and side terms, groups that are no power of two
+        from 16 to 512 columns nor whole rows, tables of levels of a row's own, formats that are no grid.
+        """
+        for recorded in (*tensor.transforms, *tensor.side_terms):
+            raise ValueError(f"the driver reads neither transforms nor side terms, found {recorded}")
+        given = (tensor.format.to_dict(), *tensor.shape, rows_of(tensor.parts))
+        size = _core.gemm_packed_bytes(*given, threads)
+        data = _huge_bytes(size)
+        _core.gemm_pack(*given, data.ctypes.data, size, threads)
+        return cls(data=data, shape=tensor.shape, activations=tensor.activations)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in memory: those of the codes, scales and zeros, rows filled up to a multiple of 32."""
+        return self.data.nbytes
+
+
+def _huge_bytes(size: int) -> NDArray[np.uint8]:
+    """Zeros in memory of their own that begins where a huge page does; small ones have no use for it."""
+    if size < _HUGE_PAGE:
+        room = np.zeros(size + 63, np.uint8)
+        start = -room.ctypes.data % 64
+        return room[start : start + size]
+    memory = mmap.mmap(-1, size + _HUGE_PAGE)
+    with contextlib.suppress(AttributeError, OSError):  # a system without them is slower, no more
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    room = np.frombuffer(memory, np.uint8)
+    start = -room.ctypes.data % _HUGE_PAGE
+    return room[start : start + size]
+
+
+def linear(
+    x: object,
+    weights: PackedMatrix,
+    bias: object = None,
+    *,
+    activations: str | None = None,
+    threads: int = 0,
+) -> NDArray[Any]:
+    """Multiply: y = x W^T + bias.
+
+    x: [..., K] of float32, float16 or bfloat16 (NumPy, torch on the CPU, DLPack); strided arrays are copied. bias: [N],
+    of these dtypes, or None. activations: "int8" reads x in 8 bits with a scale a token (the largest |x| / 127),
+    "int8-g128" with one a token and 128 columns; None for what the matrix records. threads: 0 for get_num_threads().
+    Returns [..., N] of x's dtype. A token's row has the same bits on every machine, for any number of threads and
+    beside any other tokens; one with a number that is not finite is NaN.
+    Raises TypeError (dtypes), ValueError (K, N, activations; levels that 8-bit arithmetic does not read).
+    Source: LLM.int8 (Dettmers et al., NeurIPS 2022) for dynamic 8-bit activations.
+    """
+    given = elements_of(x)
+    if given.dtype not in _FLOATS:
+        raise TypeError(f"x is float32, float16 or bfloat16, not {given.dtype}")
+    if not given.shape or given.shape[-1] != weights.shape[1]:
+        raise ValueError(f"x is {list(given.shape)}, the last dim of the matrix {list(weights.shape)} is needed")
+    added = None if bias is None else elements_of(bias)
+    if added is not None and added.shape != weights.shape[:1]:
+        raise ValueError(f"bias is {list(added.shape)}, [{weights.shape[0]}] is needed")
+    leading = given.shape[:-1]
+    y = np.empty((*leading, weights.shape[0]), NUMPY_DTYPES[given.dtype])
+    _core.gemm_linear(
+        weights.data.ctypes.data, weights.data.nbytes,
+        given.dtype, given.address, math.prod(leading), weights.shape[1],
+        added.dtype if added else "F32", added.address if added else 0, weights.shape[0],
+        weights.activations if activations is None else activations,
+        y.ctypes.data, y.nbytes, threads,
+    )  # fmt: skip
+    return y
