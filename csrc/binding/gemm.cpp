@@ -30,6 +30,9 @@ DType dtype_of(const std::string& name) {
   return *dtype;
 }
 
+using ProductRow =
+    std::tuple<uintptr_t, size_t, std::string, uintptr_t, size_t, uintptr_t, size_t, uintptr_t, size_t>;
+
 gemm::Activations activations_of(const std::string& name) {
   if (name == "int8") return gemm::Activations::int8;
   if (name == "int8-g128") return gemm::Activations::int8_g128;
@@ -57,19 +60,28 @@ void bind_gemm(nb::module_& m) {
       nb::arg("threads"));
   m.def(
       "gemm_linear",
-      [](uintptr_t packed, size_t packed_size, const std::string& dtype, uintptr_t x, size_t tokens, size_t columns,
-         const std::string& bias_dtype, uintptr_t bias, size_t bias_size, const std::string& activations, uintptr_t y,
-         size_t y_bytes, int threads) {
+      [](const std::string& dtype, uintptr_t x, size_t tokens, size_t columns, const std::vector<ProductRow>& rows,
+         const std::string& activations, int threads) {
         const auto read = activations_of(activations);
         const gemm::Matrix from{dtype_of(dtype), reinterpret_cast<const uint8_t*>(x), tokens, columns};
-        const gemm::Matrix added{dtype_of(bias_dtype), reinterpret_cast<const uint8_t*>(bias), 1, bias_size};
+        std::vector<gemm::Packed> packed;
+        std::vector<gemm::Product> products;
+        packed.reserve(rows.size());
+        for (const auto& [data, data_bytes, bias_dtype, bias, bias_size, x_rows, x_row_count, y, y_bytes] : rows) {
+          packed.push_back(gemm::Packed::parse(bytes_at(data, data_bytes)));
+          products.push_back({&packed.back(),
+                              {dtype_of(bias_dtype), reinterpret_cast<const uint8_t*>(bias), 1, bias_size},
+                              reinterpret_cast<const uint32_t*>(x_rows),
+                              x_row_count,
+                              bytes_at(y, y_bytes)});
+        }
         const nb::gil_scoped_release released;
-        gemm::linear(from, gemm::Packed::parse(bytes_at(packed, packed_size)), added, read, from.dtype,
-                     bytes_at(y, y_bytes), threads);
+        gemm::linear(from, products, read, from.dtype, threads);
       },
-      nb::arg("packed"), nb::arg("packed_bytes"), nb::arg("dtype"), nb::arg("x"), nb::arg("tokens"), nb::arg("columns"),
-      nb::arg("bias_dtype"), nb::arg("bias"), nb::arg("bias_count"), nb::arg("activations"), nb::arg("y"),
-      nb::arg("y_bytes"), nb::arg("threads"), "bias: address 0 for none");
+      nb::arg("dtype"), nb::arg("x"), nb::arg("tokens"), nb::arg("columns"), nb::arg("products"),
+      nb::arg("activations"), nb::arg("threads"),
+      "products: rows of (packed, its bytes, dtype of bias, bias, its count, rows of x, their count, y, its bytes); "
+      "bias and rows of x: address 0 for none");
 }
 
 }  // namespace tersor::binding

@@ -106,11 +106,12 @@ def linear(
         raise ValueError(f"bias is {list(added.shape)}, [{weights.shape[0]}] is needed")
     leading = given.shape[:-1]
     y = np.empty((*leading, weights.shape[0]), NUMPY_DTYPES[given.dtype])
-    _core.gemm_linear(
+    product = (
         weights.data.ctypes.data, weights.data.nbytes,
-        given.dtype, given.address, math.prod(leading), weights.shape[1],
         added.dtype if added else "F32", added.address if added else 0, weights.shape[0],
-        weights.activations if activations is None else activations,
-        y.ctypes.data, y.nbytes, threads,
+        0, 0, y.ctypes.data, y.nbytes,
     )  # fmt: skip
+    read = weights.activations if activations is None else activations
+    tokens = math.prod(leading)
+    _core.gemm_linear(given.dtype, given.address, tokens, weights.shape[1], [product], read, threads)
     return y

@@ -45,14 +45,22 @@ Matrix matrix_of(const std::vector<float>& x, size_t rows, size_t columns) {
   return {DType::F32, reinterpret_cast<const uint8_t*>(x.data()), rows, columns};
 }
 
+void one_linear(const Matrix& x, const Packed& weights, const Matrix& bias, Activations activations, DType y_dtype,
+                std::span<uint8_t> y, int threads) {
+  Product product;
+  product.weights = &weights, product.bias = bias, product.y = y;
+  linear(x, {&product, 1}, activations, y_dtype, threads);
+}
+
+std::span<uint8_t> bytes_of(std::vector<float>& y) { return {reinterpret_cast<uint8_t*>(y.data()), 4 * y.size()}; }
+
 std::vector<float> product(const std::vector<float>& x, size_t tokens, Blob& blob, Activations activations,
                            int threads = 1, const std::vector<float>* bias = nullptr) {
   const Packed packed = Packed::parse(blob.bytes());
   std::vector<float> y(tokens * packed.head.rows, -1);
   Matrix added{DType::F32, nullptr, 1, 0};
   if (bias) added = matrix_of(*bias, 1, bias->size());
-  linear(matrix_of(x, tokens, packed.head.columns), packed, added, activations, DType::F32,
-         {reinterpret_cast<uint8_t*>(y.data()), 4 * y.size()}, threads);
+  one_linear(matrix_of(x, tokens, packed.head.columns), packed, added, activations, DType::F32, bytes_of(y), threads);
   return y;
 }
 
@@ -162,6 +170,47 @@ TEST_CASE("gemm: any number of threads packs the same bytes and multiplies to th
   CHECK(product(x, 50, one, Activations::int8, 1) == product(x, 50, one, Activations::int8, 3));
 }
 
+TEST_CASE("gemm: several matrices in one call, each on rows of its own, give what they give alone") {
+  const size_t columns = 300, tokens = 50;
+  const auto x = gaussian(tokens * columns, 1);
+  const Wanted wanted[] = {{40, columns, 64, 4}, {100, columns, 64, 3}, {33, columns, 32, 8, NumberKind::f32}};
+  // Rows of x: all; some, twice and in no order; none; as the first.
+  std::vector<uint32_t> some = {7, 7, 49, 0, 12};
+  const uint32_t* const rows[] = {nullptr, some.data(), some.data(), nullptr};
+  const size_t counts[] = {tokens, some.size(), 0, tokens};
+  std::vector<Made> made(4);
+  std::vector<Blob> blobs;
+  std::vector<Packed> packed;
+  for (size_t i = 0; i < 4; ++i) {
+    gemm::check::make(wanted[i % 3], made[i], uint32_t(i));
+    blobs.emplace_back(made[i].grid);
+    packed.push_back(Packed::parse(blobs[i].bytes()));
+  }
+  for (const Activations activations : {Activations::int8, Activations::int8_g128})
+    for (const int threads : {1, 3}) {
+      std::vector<std::vector<float>> y(4);
+      std::vector<Product> products(4);
+      for (size_t i = 0; i < 4; ++i) {
+        y[i].assign(counts[i] * made[i].grid.rows, -1);
+        products[i].weights = &packed[i], products[i].rows = rows[i], products[i].row_count = counts[i];
+        products[i].y = bytes_of(y[i]);
+      }
+      linear(matrix_of(x, tokens, columns), products, activations, DType::F32, threads);
+      for (size_t i = 0; i < 4; ++i) {
+        const auto whole = product(x, tokens, blobs[i], activations);
+        const size_t n = made[i].grid.rows;
+        for (size_t row = 0; row < counts[i]; ++row)
+          CHECK(std::memcmp(&y[i][row * n], &whole[(rows[i] ? rows[i][row] : row) * n], 4 * n) == 0);
+      }
+    }
+  Product beyond;
+  some = {50};
+  std::vector<float> y(40);
+  beyond.weights = &packed[0], beyond.rows = some.data(), beyond.row_count = 1, beyond.y = bytes_of(y);
+  CHECK(error_of([&] { linear(matrix_of(x, tokens, columns), {&beyond, 1}, Activations::int8, DType::F32, 1); }) ==
+        "row 50 of x is asked, it has 50");
+}
+
 TEST_CASE("gemm: numbers that are not finite make their token's row NaN and no other") {
   Made made;
   gemm::check::make({20, 200, 64, 4}, made, 1);
@@ -195,7 +244,7 @@ TEST_CASE("gemm: x of 16 bits is read as the floats it holds, y is rounded to th
     }
     const auto want = product(same, 2, blob, Activations::int8);
     std::vector<uint16_t> y(2 * 20);
-    linear({dtype, reinterpret_cast<const uint8_t*>(half.data()), 2, 200}, packed, {DType::F32, nullptr, 0, 0},
+    one_linear({dtype, reinterpret_cast<const uint8_t*>(half.data()), 2, 200}, packed, {DType::F32, nullptr, 0, 0},
            Activations::int8, dtype, {reinterpret_cast<uint8_t*>(y.data()), 2 * y.size()}, 1);
     for (size_t i = 0; i < y.size(); ++i)
       CHECK(y[i] == (dtype == DType::BF16 ? formats::bf16_of_f32(want[i]) : formats::f16_of_f32(want[i])));
@@ -210,7 +259,7 @@ TEST_CASE("gemm: what is none is refused by what was found") {
   const std::vector<float> x(200);
   std::vector<uint8_t> y(80);
   const auto refused = [&](Matrix from, Matrix bias, size_t room) {
-    return error_of([&] { linear(from, packed, bias, Activations::int8, DType::F32, {y.data(), room}, 1); });
+    return error_of([&] { one_linear(from, packed, bias, Activations::int8, DType::F32, {y.data(), room}, 1); });
   };
   const Matrix none{DType::F32, nullptr, 0, 0};
   CHECK(refused(matrix_of(x, 1, 200), none, 80) == "");
@@ -228,7 +277,7 @@ TEST_CASE("gemm: what is none is refused by what was found") {
       const std::string error = error_of([&] {
         const Packed taken = Packed::parse(bytes);
         if (taken.head.rows == 20 && taken.head.columns == 200)
-          linear(matrix_of(x, 1, 200), taken, none, Activations::int8, DType::F32, y, 1);
+          one_linear(matrix_of(x, 1, 200), taken, none, Activations::int8, DType::F32, y, 1);
       });
       bytes[i] ^= uint8_t(1 << bit);
     }

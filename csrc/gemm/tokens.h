@@ -1,0 +1,53 @@
+// Rows of x as the kernels read them.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "core/arena.h"
+#include "core/array.h"
+#include "gemm/kernels.h"
+
+namespace tersor::gemm {
+
+// How x is read. Numbers are those of the operators' schema: append only.
+enum class Activations : uint8_t {
+  int8 = 0,       // 8 bits, one scale a token: the largest |x| / 127
+  int8_g128 = 1,  // one a token and 128 columns
+};
+
+// Row-major, rows end to end, of F32, F16 or BF16.
+struct Matrix {
+  DType dtype;
+  const uint8_t* data;
+  size_t rows, columns;
+};
+
+void require_float(DType dtype, const char* what);  // bad_type
+void to_floats(DType dtype, const uint8_t* from, size_t count, float* to) noexcept;
+void from_floats(DType dtype, const float* from, size_t count, uint8_t* to) noexcept;
+
+// What decides how a token is read: matrices that agree in it share tokens.
+struct Reading {
+  Activations activations;
+  size_t padded_columns;
+  size_t group;  // columns that kernels sum before they scale
+  bool operator==(const Reading&) const = default;
+};
+
+struct Tokens {
+  Reading reading;
+  size_t count = 0, stride = 0;   // stride: bytes of a token
+  size_t groups = 0;              // of a token; its row of sums has one more
+  std::span<int8_t> values;
+  std::span<int32_t> sums;        // [token][groups + 1]
+  std::span<float> scales;        // [token]; 1 where groups have scales
+  std::span<float> group_scales;  // [token][groups + 1], or none
+
+  // Room for `tokens`, which lives as long as the frame.
+  Tokens(const Reading& reading, size_t tokens, ScratchFrame& scratch);
+  // Reads a row of x.
+  void read(const Matrix& x, size_t row, size_t token, const Kernels& kernel) const;
+};
+
+}  // namespace tersor::gemm
