@@ -23,6 +23,7 @@ ISA_FLAGS = {
     "avx2": {"avx2", "bmi1", "bmi2", "f16c", "fma", "sse4_2"},
     "avx512": {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"},
     "avx512vbmi": {"avx512vbmi", "avx512_vbmi2", "avx512_vnni"},
+    "avx512bf16": {"avx512_bf16"},
 }
 
 

@@ -36,7 +36,8 @@ using ProductRow =
 gemm::Activations activations_of(const std::string& name) {
   if (name == "int8") return gemm::Activations::int8;
   if (name == "int8-g128") return gemm::Activations::int8_g128;
-  fail(Code::bad_call, "the driver reads activations as int8 or int8-g128, not as \"", name, "\"");
+  if (name == "exact") return gemm::Activations::exact;
+  fail(Code::bad_call, "the driver reads activations as int8, int8-g128 or exact, not as \"", name, "\"");
 }
 
 }  // namespace

@@ -15,7 +15,7 @@ namespace tersor::binding {
 static Isa isa_named(const std::string& name) {
   for (size_t level = 0; level < std::size(kIsaNames); ++level)
     if (name == kIsaNames[level]) return Isa(level);
-  fail(Code::bad_call, "ISA levels are scalar, avx2, avx512 and avx512vbmi, not ", name);
+  fail(Code::bad_call, "ISA levels are scalar, avx2, avx512, avx512vbmi and avx512bf16, not ", name);
 }
 
 void bind_process(nb::module_& m) {

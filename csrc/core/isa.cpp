@@ -12,8 +12,8 @@ static Isa detect() noexcept {
 #if defined(__x86_64__)
   __builtin_cpu_init();
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2") &&
-                    __builtin_cpu_supports("fma") && __builtin_cpu_supports("popcnt") &&
-                    __builtin_cpu_supports("sse4.2");
+                    __builtin_cpu_supports("f16c") && __builtin_cpu_supports("fma") &&
+                    __builtin_cpu_supports("popcnt") && __builtin_cpu_supports("sse4.2");
   if (!avx2) return Isa::scalar;
   const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
@@ -21,7 +21,8 @@ static Isa detect() noexcept {
   if (!avx512) return Isa::avx2;
   const bool vbmi = __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vbmi2") &&
                     __builtin_cpu_supports("avx512vnni");
-  return vbmi ? Isa::avx512vbmi : Isa::avx512;
+  if (!vbmi) return Isa::avx512;
+  return __builtin_cpu_supports("avx512bf16") ? Isa::avx512bf16 : Isa::avx512vbmi;
 #else
   return Isa::scalar;
 #endif

@@ -10,8 +10,9 @@ enum class Isa : int {
   avx2,        // AVX2, BMI2, F16C, FMA, SSE4.2 (Haswell, Zen)
   avx512,      // F, BW, CD, DQ, VL (Skylake server)
   avx512vbmi,  // and VBMI, VBMI2, VNNI (Ice Lake, Zen 4)
+  avx512bf16,  // and BF16 (Sapphire Rapids, Zen 4)
 };
-inline constexpr const char* kIsaNames[] = {"scalar", "avx2", "avx512", "avx512vbmi"};
+inline constexpr const char* kIsaNames[] = {"scalar", "avx2", "avx512", "avx512vbmi", "avx512bf16"};
 
 Isa machine_isa() noexcept;  // the highest level this machine runs
 Isa active_isa() noexcept;   // that, lowered by TERSOR_ISA or by hold_isa

@@ -21,22 +21,33 @@ inline constexpr size_t kMostTokens = 4;  // rows of x in a tile
 
 enum class PackedScale : uint8_t { f32, f16, bf16, e8m0 };
 
+// Levels of the codes. In bfloat16 they are rounded; those of 5 bits and fewer stand there again and again.
+struct Levels {
+  alignas(64) float exact[256];
+  alignas(64) uint16_t rounded[64];         // where codes have 6 bits or fewer
+  alignas(64) uint8_t low[256], high[256];  // where they have 8: the bytes of the rounded ones
+};
+
 // One number a group and row: [group][32] of a tile.
 struct Numbers {
   const uint8_t* at;    // the first group's; null: there are none
   size_t group_stride;  // bytes to the next group's; 0: one for the whole row
 };
 
-// y[token][0..31] (+)= sum over groups of scale * (sum of x * (integer - center - zero)) + minimum * sum of x, where a
-// group is `group_halves` times 16 columns and the columns are `steps` steps.
-struct IntegerTile {
+// Groups of columns of a tile: `group_halves` times 16 of them are summed before they are scaled, and as many groups
+// have one scale.
+struct TileGroups {
+  size_t steps, group_halves, groups_a_scale;
+  PackedScale scale_kind;
+  Numbers scales, zeros, minimums;  // zeros are bytes, minimums of the scales' kind
+};
+
+// y[token][0..31] (+)= sum over groups of scale * (sum of x * (integer - center - zero)) + minimum * sum of x.
+struct IntegerTile : TileGroups {
   int bits;
   const uint8_t* lookup;  // 2^bits integers of the codes, a multiple of 64 bytes; null: a code is its integer
   int center;
   const uint8_t* codes;
-  size_t steps, group_halves, groups_a_scale;
-  PackedScale scale_kind;
-  Numbers scales, zeros, minimums;  // zeros are bytes, minimums of the scales' kind
   const int8_t* x;
   size_t x_stride;        // bytes from a token to the next
   const int32_t* sums;    // of x over a group: [token][group], one group more than there are
@@ -44,6 +55,19 @@ struct IntegerTile {
   size_t sums_stride;     // of both
   float* y;               // [token][32]
   bool first;             // y is written, not added to
+};
+
+// The same with levels in place of integers, x and sums in floating point.
+struct FloatTile : TileGroups {
+  int bits;              // of a code; 0: codes is a panel
+  const Levels* levels;  // of codes
+  const uint8_t* codes;
+  const uint8_t* x;   // float, or bfloat16 in pairs (bf16_pairs)
+  size_t x_stride;    // bytes
+  const float* sums;  // as above
+  size_t sums_stride;
+  float* y;
+  bool first;
 };
 
 // A level's functions, all of which give the same bits.
@@ -60,7 +84,26 @@ struct Kernels {
   void (*sum_groups)(const int8_t* x, size_t columns, size_t group, int32_t* out) noexcept;
 };
 
+// Levels in float32: of a panel, [column][32].
+struct FloatKernels {
+  void (*tile)(const FloatTile& tile, size_t tokens) noexcept;
+  // Of what integer_panel gives of codes without a lookup.
+  void (*levels)(int bits, const float* table, const uint8_t* bytes, size_t steps, float* out) noexcept;
+};
+
+// On units that multiply pairs of bfloat16. x holds of every four columns the first and the third, then the others: so
+// are the codes of two columns of a row in the two words of a 32-bit lane.
+struct Bf16Kernels {
+  void (*tile)(const FloatTile& tile, size_t tokens) noexcept;  // of codes or a panel, [vector][pair][block][row]
+  void (*panel)(int bits, const Levels& levels, const uint8_t* codes, size_t steps, uint16_t* out) noexcept;
+};
+
 extern const Kernels kScalarKernels, kAvx512VbmiKernels;
-const Kernels& kernels() noexcept;  // the active level's
+extern const FloatKernels kScalarFloatKernels, kAvx2FloatKernels, kAvx512FloatKernels;
+extern const Bf16Kernels kAvx512Bf16Kernels;
+// The active level's.
+const Kernels& kernels() noexcept;
+const FloatKernels& float_kernels() noexcept;
+const Bf16Kernels* bf16_kernels() noexcept;  // null where the machine has no such units
 
 }  // namespace tersor::gemm

@@ -6,22 +6,11 @@
 #include <cstring>
 #include <limits>
 
-#include "formats/small_float.h"
 #include "gemm/kernels.h"
+#include "gemm/packed.h"
 
 namespace tersor::gemm {
 namespace {
-
-float number_at(PackedScale kind, const uint8_t* at, size_t row) noexcept {
-  uint16_t half;
-  float whole;
-  switch (kind) {
-    case PackedScale::f16: std::memcpy(&half, at + 2 * row, 2); return formats::f32_of_f16(half);
-    case PackedScale::bf16: std::memcpy(&half, at + 2 * row, 2); return formats::f32_of_bf16(half);
-    case PackedScale::e8m0: return formats::f32_of_e8m0(at[row]);
-    default: std::memcpy(&whole, at + 4 * row, 4); return whole;
-  }
-}
 
 void integer_tile(const IntegerTile& t, size_t tokens) noexcept {
   for (size_t token = 0; token < tokens; ++token)

@@ -1,6 +1,7 @@
 #include "gemm/linear.h"
 
 #include <algorithm>
+#include <type_traits>
 #include <vector>
 
 #include "core/arena.h"
@@ -16,14 +17,12 @@ static_assert(kPanelColumns % kMostGroupColumns == 0);
 // Tokens from which on it pays to decode weights once for all of them rather than for four at a time. Codes of 4 bits
 // without a table cost less than that in any case: their shifts and masks fit between the multiplications.
 constexpr size_t kPanelTokens = 24;
-constexpr bool in_place(const IntegerTile& t, size_t tokens) {
-  return tokens < kPanelTokens || (t.bits == 4 && !t.lookup);
-}
+// Columns of a panel of float32, which has to stay in the nearest cache, and the most that are summed before scaling.
+constexpr size_t kFloatColumns = 128;
 
 // A product whose tokens are read.
 struct Plan {
   const Packed& weights;
-  const Kernels& kernel;
   const Tokens& tokens;
   std::span<const float> bias;
   DType y_dtype;
@@ -33,65 +32,159 @@ struct Plan {
 
   size_t works() const noexcept { return weights.tiles * pieces; }
   // 32 rows of the matrix for a piece of the tokens.
-  void work(size_t number) const {
-    const size_t first = number / weights.tiles * piece;
-    rows(number % weights.tiles, first, std::min(tokens.count, first + piece));
-  }
+  void work(size_t number) const;
 
  private:
-  void rows(size_t tile_row, size_t first, size_t end) const;
-  IntegerTile tile(size_t tile_row) const noexcept;
-  void at_column(IntegerTile& tile, size_t column, size_t token) const noexcept;
-  void forward(IntegerTile& tile, size_t columns) const noexcept;
-  void finish(size_t tile_row, size_t first, size_t end, const float* sums) const noexcept;
+  struct Span {
+    size_t tile_row, first, end;  // tokens
+    float* sums;                  // [token][32]
+  };
+  void integers(const Span& span) const;
+  void halves(const Span& span) const;
+  void floats(const Span& span) const;
+  void finish(const Span& span) const noexcept;
+
+  void at_column(TileGroups& tile, size_t tile_row, size_t column, size_t columns) const noexcept;
+  template <class Tile>
+  void at_token(Tile& tile, size_t column, size_t token, const Span& span) const noexcept;
+  const uint8_t* codes(size_t tile_row) const noexcept { return weights.codes + tile_row * weights.code_tile_bytes(); }
+
+  // f(column, columns) for every panel of columns.
+  template <class F>
+  void each_panel(TileGroups& tile, size_t tile_row, size_t panel_columns, const F& f) const {
+    for (size_t column = 0; column < weights.padded_columns; column += panel_columns) {
+      const size_t columns = std::min(panel_columns, weights.padded_columns - column);
+      at_column(tile, tile_row, column, columns);
+      f(column, columns);
+    }
+  }
 };
 
 size_t scale_group(const Packed& weights) noexcept {
   return weights.head.group ? size_t(weights.head.group) : kMostGroupColumns;
 }
 
-IntegerTile Plan::tile(size_t tile_row) const noexcept {
+void Plan::at_column(TileGroups& t, size_t tile_row, size_t column, size_t columns) const noexcept {
   const PackedHead& head = weights.head;
   const size_t group = tokens.reading.group;
-  IntegerTile t{};
-  t.bits = head.bits;
-  t.lookup = head.looked_up ? weights.tables->integers : nullptr;
-  t.center = head.center;
-  t.codes = weights.codes + tile_row * weights.code_tile_bytes();
+  t.steps = columns / kStepColumns;
   t.group_halves = group / 16;
   t.groups_a_scale = scale_group(weights) / group;
   t.scale_kind = head.scale_kind;
   const auto numbers = [&](const uint8_t* at, size_t size) {
-    const size_t stride = kTileRows * size;
-    return Numbers{at ? at + tile_row * weights.groups * stride : nullptr, head.group ? stride : 0};
+    const size_t stride = kTileRows * size, first = head.group ? column / size_t(head.group) : 0;
+    return Numbers{at ? at + (tile_row * weights.groups + first) * stride : nullptr, head.group ? stride : 0};
   };
   t.scales = numbers(weights.scales, weights.number_bytes());
   t.zeros = numbers(weights.zeros, 1);
   t.minimums = numbers(weights.minimums, weights.number_bytes());
-  t.x_stride = tokens.stride;
-  t.sums_stride = tokens.groups + 1;
-  return t;
 }
 
-void Plan::at_column(IntegerTile& t, size_t column, size_t token) const noexcept {
-  t.x = tokens.values.data() + token * tokens.stride + column;
-  const size_t g = token * t.sums_stride + column / tokens.reading.group;
-  t.sums = tokens.sums.data() + g;
-  t.x_scales = tokens.group_scales.empty() ? nullptr : tokens.group_scales.data() + g;
+template <class Tile>
+void Plan::at_token(Tile& t, size_t column, size_t token, const Span& span) const noexcept {
+  constexpr bool kIntegers = std::is_same_v<Tile, IntegerTile>;
+  const size_t sums_stride = tokens.groups + 1, g = token * sums_stride + column / tokens.reading.group;
+  const size_t element = kIntegers ? 1 : tokens.reading.arithmetic == Arithmetic::bf16 ? 2 : 4;
+  const uint8_t* const x = tokens.values.data() + token * tokens.stride + column * element;
+  t.x_stride = tokens.stride, t.sums_stride = sums_stride;
+  if constexpr (kIntegers) {
+    t.x = reinterpret_cast<const int8_t*>(x);
+    t.sums = tokens.sums.data() + g;
+    t.x_scales = tokens.group_scales.empty() ? nullptr : tokens.group_scales.data() + g;
+  } else {
+    t.x = x, t.sums = tokens.float_sums.data() + g;
+  }
+  t.y = span.sums + (token - span.first) * kTileRows;
   t.first = column == 0;
 }
 
-// The groups' numbers `columns` further on.
-void Plan::forward(IntegerTile& t, size_t columns) const noexcept {
-  for (Numbers* const numbers : {&t.scales, &t.zeros, &t.minimums})
-    if (numbers->at) numbers->at += columns / tokens.reading.group / t.groups_a_scale * numbers->group_stride;
+void Plan::integers(const Span& span) const {
+  const Kernels& kernel = kernels();
+  const int bits = weights.head.bits;
+  IntegerTile t{};
+  t.bits = bits;
+  t.lookup = weights.head.looked_up ? weights.tables->integers : nullptr;
+  t.center = weights.head.center;
+  t.codes = codes(span.tile_row);
+  const auto multiply = [&](size_t column) {
+    for (size_t token = span.first; token < span.end; token += kMostTokens) {
+      at_token(t, column, token, span);
+      kernel.integer_tile(t, std::min(kMostTokens, span.end - token));
+    }
+  };
+  const bool reads = kernel.reads_codes && !(bits == 8 && t.lookup);
+  const bool whole = reads && (span.end - span.first < kPanelTokens || (bits == 4 && !t.lookup));
+  if (whole || (reads && bits == 8)) {
+    // Codes as they lie; where many tokens read them, panel by panel, so that they stay in the nearest cache.
+    each_panel(t, span.tile_row, whole ? weights.padded_columns : kPanelColumns, [&](size_t column, size_t columns) {
+      multiply(column);
+      t.codes += columns * kTileRows / 8 * size_t(bits);
+    });
+    return;
+  }
+  ScratchFrame scratch;
+  const auto panel = scratch.bytes(kPanelColumns * kTileRows);
+  const uint8_t *from = t.codes, *const lookup = t.lookup;
+  t.codes = panel.data(), t.bits = 8, t.lookup = nullptr;
+  each_panel(t, span.tile_row, kPanelColumns, [&](size_t column, size_t columns) {
+    kernel.integer_panel(bits, lookup, from, t.steps, panel.data());
+    from += columns * kTileRows / 8 * size_t(bits);
+    multiply(column);
+  });
 }
 
-void Plan::finish(size_t tile_row, size_t first, size_t end, const float* sums) const noexcept {
-  const size_t rows = weights.head.rows, row = tile_row * kTileRows, count = std::min(kTileRows, rows - row);
+void Plan::halves(const Span& span) const {
+  const Bf16Kernels& kernel = *bf16_kernels();
+  const int bits = weights.head.bits;
+  FloatTile t{};
+  t.bits = bits, t.levels = &weights.tables->levels, t.codes = codes(span.tile_row);
+  const auto multiply = [&](size_t column) {
+    for (size_t token = span.first; token < span.end; token += kMostTokens) {
+      at_token(t, column, token, span);
+      kernel.tile(t, std::min(kMostTokens, span.end - token));
+    }
+  };
+  // Codes of 8 bits take as many look-ups as multiplications of four tokens.
+  if (span.end - span.first < (bits == 8 ? kPanelTokens / 3 : kPanelTokens))
+    return each_panel(t, span.tile_row, weights.padded_columns, [&](size_t column, size_t) { multiply(column); });
+  ScratchFrame scratch;
+  const auto panel = scratch.take<uint16_t>(kPanelColumns * kTileRows);
+  const uint8_t* from = t.codes;
+  t.codes = reinterpret_cast<const uint8_t*>(panel.data()), t.bits = 0;
+  each_panel(t, span.tile_row, kPanelColumns, [&](size_t column, size_t columns) {
+    kernel.panel(bits, *t.levels, from, t.steps, panel.data());
+    from += columns * kTileRows / 8 * size_t(bits);
+    multiply(column);
+  });
+}
+
+void Plan::floats(const Span& span) const {
+  const FloatKernels& kernel = float_kernels();
+  const int bits = weights.head.bits;
+  FloatTile t{};
+  ScratchFrame scratch;
+  const auto bytes = scratch.bytes(kFloatColumns * kTileRows);
+  const auto panel = scratch.take<float>(kFloatColumns * kTileRows);
+  const uint8_t* from = codes(span.tile_row);
+  t.codes = reinterpret_cast<const uint8_t*>(panel.data());
+  each_panel(t, span.tile_row, kFloatColumns, [&](size_t column, size_t columns) {
+    kernels().integer_panel(bits, nullptr, from, t.steps, bytes.data());
+    kernel.levels(bits, weights.tables->levels.exact, bytes.data(), t.steps, panel.data());
+    from += columns * kTileRows / 8 * size_t(bits);
+    for (size_t token = span.first; token < span.end; token += kMostTokens) {
+      at_token(t, column, token, span);
+      kernel.tile(t, std::min(kMostTokens, span.end - token));
+    }
+  });
+}
+
+void Plan::finish(const Span& span) const noexcept {
+  const size_t rows = weights.head.rows, row = span.tile_row * kTileRows, count = std::min(kTileRows, rows - row);
   const size_t size = dtype_bytes(y_dtype);
-  for (size_t token = first; token < end; ++token, sums += kTileRows) {
-    const float scale = tokens.scales[token] * weights.head.factor;
+  const float factor = weights.head.factor * (tokens.reading.arithmetic == Arithmetic::int8 ? weights.head.step : 1);
+  const float* sums = span.sums;
+  for (size_t token = span.first; token < span.end; ++token, sums += kTileRows) {
+    const float scale = tokens.scales[token] * factor;
     float out[kTileRows];
     if (bias.empty())
       for (size_t i = 0; i < count; ++i) out[i] = sums[i] * scale;
@@ -101,45 +194,20 @@ void Plan::finish(size_t tile_row, size_t first, size_t end, const float* sums) 
   }
 }
 
-void Plan::rows(size_t tile_row, size_t first, size_t end) const {
+void Plan::work(size_t number) const {
+  Span span{number % weights.tiles, number / weights.tiles * piece, 0, nullptr};
+  span.end = std::min(tokens.count, span.first + piece);
   ScratchFrame scratch;
-  const auto sums = scratch.take<float>((end - first) * kTileRows);
-  IntegerTile t = tile(tile_row);
-  const bool reads = kernel.reads_codes && !(t.bits == 8 && t.lookup), whole = reads && in_place(t, end - first);
-  const auto tokens_of = [&](size_t column) {
-    for (size_t token = first; token < end; token += kMostTokens) {
-      at_column(t, column, token);
-      t.y = sums.data() + (token - first) * kTileRows;
-      kernel.integer_tile(t, std::min(kMostTokens, end - token));
-    }
-  };
-  if (whole || (reads && t.bits == 8)) {
-    // Codes as they lie; where many tokens read them, panel by panel, so that they stay in the nearest cache.
-    const size_t columns = whole ? weights.padded_columns : kPanelColumns;
-    for (size_t column = 0; column < weights.padded_columns; column += columns) {
-      t.steps = std::min(columns, weights.padded_columns - column) / kStepColumns;
-      tokens_of(column);
-      t.codes += t.steps * 128 * size_t(t.bits);
-      forward(t, columns);
-    }
-  } else {
-    const auto panel = scratch.take<uint8_t>(kPanelColumns * kTileRows);
-    const uint8_t* codes = t.codes;
-    const int bits = t.bits;
-    const uint8_t* const lookup = t.lookup;
-    t.codes = panel.data(), t.bits = 8, t.lookup = nullptr;
-    for (size_t column = 0; column < weights.padded_columns; column += kPanelColumns) {
-      t.steps = std::min(kPanelColumns, weights.padded_columns - column) / kStepColumns;
-      kernel.integer_panel(bits, lookup, codes, t.steps, panel.data());
-      codes += t.steps * 128 * size_t(bits);
-      tokens_of(column);
-      forward(t, kPanelColumns);
-    }
+  span.sums = scratch.take<float>((span.end - span.first) * kTileRows).data();
+  switch (tokens.reading.arithmetic) {
+    case Arithmetic::int8: integers(span); break;
+    case Arithmetic::bf16: halves(span); break;
+    case Arithmetic::f32: floats(span); break;
   }
-  finish(tile_row, first, end, sums.data());
+  finish(span);
 }
 
-void require_fit(const Matrix& x, const Product& product, DType y_dtype) {
+void require_fit(const Matrix& x, const Product& product, Activations activations, DType y_dtype) {
   const PackedHead& head = product.weights->head;
   const size_t rows = product.rows ? product.row_count : x.rows;
   TERSOR_REQUIRE(x.columns == head.columns, Code::bad_call, "x has ", x.columns, " columns, the matrix has ",
@@ -152,12 +220,33 @@ void require_fit(const Matrix& x, const Product& product, DType y_dtype) {
   for (size_t i = 0; product.rows && i < rows; ++i)
     TERSOR_REQUIRE(product.rows[i] < x.rows, Code::bad_call, "row ", product.rows[i], " of x is asked, it has ",
                    x.rows);
-  TERSOR_REQUIRE(head.has_integers, Code::bad_call, "int8 arithmetic does not read these levels");
+  TERSOR_REQUIRE(head.has_integers || activations == Activations::exact, Code::bad_call,
+                 "8 bits do not hold these levels: exact activations are needed");
 }
 
-Reading reading_of(const Packed& weights, Activations activations) noexcept {
-  const size_t most = activations == Activations::int8_g128 ? 128 : kMostGroupColumns;
-  return {activations, weights.padded_columns, std::min(scale_group(weights), most)};
+Reading reading_of(const Packed& weights, Activations activations, DType x) noexcept {
+  const auto arithmetic = activations != Activations::exact               ? Arithmetic::int8
+                          : x == DType::BF16 && bf16_kernels() != nullptr ? Arithmetic::bf16
+                                                                          : Arithmetic::f32;
+  const size_t most = activations == Activations::int8_g128 ? 128
+                      : arithmetic == Arithmetic::f32       ? kFloatColumns
+                                                            : kMostGroupColumns;
+  return {activations, arithmetic, weights.padded_columns, std::min(scale_group(weights), most)};
+}
+
+template <class Functions>
+struct Level {
+  Isa level;
+  const Functions* functions;
+};
+
+// Of ascending levels, the last that is in use.
+template <class Functions, size_t kRows>
+const Functions* highest(const Level<Functions> (&rows)[kRows]) noexcept {
+  const Functions* found = rows[0].functions;
+  for (const auto& row : rows)
+    if (row.level <= active_isa()) found = row.functions;
+  return found;
 }
 
 // Rows of x to be read as tokens, once for all products that read them alike.
@@ -169,7 +258,7 @@ struct Batch {
 
 // The last of `parts`, ascending by `first`, that begins at `number` or before.
 template <class T>
-const T& part_of(const std::vector<T>& parts, size_t T::*first, size_t number) noexcept {
+const T& part_of(const std::vector<T>& parts, size_t T::* first, size_t number) noexcept {
   return *(std::upper_bound(parts.begin(), parts.end(), number,
                             [first](size_t n, const T& part) { return n < part.*first; }) -
            1);
@@ -178,19 +267,27 @@ const T& part_of(const std::vector<T>& parts, size_t T::*first, size_t number) n
 }  // namespace
 
 const Kernels& kernels() noexcept {
-  static constexpr struct {
-    Isa level;
-    const Kernels* kernels;
-  } kRows[] = {{Isa::scalar, &kScalarKernels}, TERSOR_X86({Isa::avx512vbmi, &kAvx512VbmiKernels}, )};
-  const Kernels* found = kRows[0].kernels;
-  for (const auto& row : kRows)
-    if (row.level <= active_isa()) found = row.kernels;
-  return *found;
+  static constexpr Level<Kernels> kRows[] = {{Isa::scalar, &kScalarKernels},
+                                             TERSOR_X86({Isa::avx512vbmi, &kAvx512VbmiKernels}, )};
+  return *highest(kRows);
+}
+
+const FloatKernels& float_kernels() noexcept {
+  static constexpr Level<FloatKernels> kRows[] = {
+      {Isa::scalar, &kScalarFloatKernels},
+      TERSOR_X86({Isa::avx2, &kAvx2FloatKernels}, {Isa::avx512, &kAvx512FloatKernels}, )};
+  return *highest(kRows);
+}
+
+const Bf16Kernels* bf16_kernels() noexcept {
+  static constexpr Level<Bf16Kernels> kRows[] = {{Isa::scalar, nullptr},
+                                                 TERSOR_X86({Isa::avx512bf16, &kAvx512Bf16Kernels}, )};
+  return highest(kRows);
 }
 
 void linear(const Matrix& x, std::span<const Product> products, Activations activations, DType y_dtype, int threads) {
   require_float(x.dtype, "x's elements"), require_float(y_dtype, "y's elements");
-  for (const Product& product : products) require_fit(x, product, y_dtype);
+  for (const Product& product : products) require_fit(x, product, activations, y_dtype);
   const Kernels& kernel = kernels();
   const size_t workers = size_t(std::max(1, threads > 0 ? threads : num_threads()));
   ScratchFrame scratch;
@@ -199,7 +296,7 @@ void linear(const Matrix& x, std::span<const Product> products, Activations acti
   std::vector<size_t> batch_of;
   size_t tokens = 0, tiles = 0;
   for (const Product& product : products) {
-    const Reading reading = reading_of(*product.weights, activations);
+    const Reading reading = reading_of(*product.weights, activations, x.dtype);
     const auto same = std::ranges::find_if(
         batches, [&](const Batch& batch) { return !batch.rows && !product.rows && batch.tokens.reading == reading; });
     batch_of.push_back(size_t(same - batches.begin()));
@@ -235,8 +332,8 @@ void linear(const Matrix& x, std::span<const Product> products, Activations acti
                             ? 1
                             : std::min<size_t>(read.count / kPanelTokens, 4 * workers / tiles + 1);
     const size_t piece = size_t(ceil_div(ceil_div(read.count, cuts), kMostTokens)) * kMostTokens;
-    plans.push_back({*product.weights, kernel, read, added, y_dtype, product.y.data(),
-                     size_t(ceil_div(read.count, piece)), piece, works});
+    plans.push_back(
+        {*product.weights, read, added, y_dtype, product.y.data(), size_t(ceil_div(read.count, piece)), piece, works});
     works += plans.back().works();
   }
   const size_t grain = works > tiles ? 1 : std::max<size_t>(1, works / (8 * workers));

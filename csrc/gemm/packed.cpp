@@ -78,8 +78,8 @@ PackedHead head_of(const Grid& grid) {
                  Code::bad_call, kWhat, ": minimums of the scales' kind and a step of 1 are needed");
   head.has_integers = grid.step != 0;
   head.center = uint16_t(head.has_integers ? grid.center : 0);
-  head.factor = head.has_integers ? grid.step : 1;
-  if (grid.scales.kind == NumberKind::e4m3) head.factor *= grid.scales.factor;
+  head.step = head.has_integers ? grid.step : 0;
+  head.factor = grid.scales.kind == NumberKind::e4m3 ? grid.scales.factor : 1;
   const int codes = grid.trits ? 3 : 1 << grid.bits;
   for (int code = 0; head.has_integers && code < codes; ++code)
     head.looked_up |= uint8_t(grid.integers[size_t(code)] != code);
@@ -109,6 +109,17 @@ void pack_numbers(const GroupNumbers& numbers, PackedScale kind, size_t first_ro
     }
 }
 
+void fill(Levels& levels, const float* exact, size_t codes, int bits) noexcept {
+  std::copy_n(exact, codes, levels.exact);
+  const size_t repeats = size_t(1) << bits;
+  for (size_t i = 0; i < std::size(levels.rounded); ++i)
+    levels.rounded[i] = formats::bf16_of_f32(levels.exact[i % repeats]);
+  for (size_t i = 0; i < std::size(levels.low); ++i) {
+    const uint16_t rounded = formats::bf16_of_f32(levels.exact[i]);
+    levels.low[i] = uint8_t(rounded), levels.high[i] = uint8_t(rounded >> 8);
+  }
+}
+
 // One code a byte [32][32] into a step's planes.
 void pack_step(const uint8_t* codes, int bits, uint8_t* out) noexcept {
   int low = 0;
@@ -127,6 +138,17 @@ void pack_step(const uint8_t* codes, int bits, uint8_t* out) noexcept {
 }
 
 }  // namespace
+
+float number_at(PackedScale kind, const uint8_t* at, size_t row) noexcept {
+  uint16_t half;
+  float whole;
+  switch (kind) {
+    case PackedScale::f16: std::memcpy(&half, at + 2 * row, 2); return formats::f32_of_f16(half);
+    case PackedScale::bf16: std::memcpy(&half, at + 2 * row, 2); return formats::f32_of_bf16(half);
+    case PackedScale::e8m0: return formats::f32_of_e8m0(at[row]);
+    default: std::memcpy(&whole, at + 4 * row, 4); return whole;
+  }
+}
 
 size_t Packed::number_bytes() const noexcept { return bytes_of(head.scale_kind); }
 
@@ -173,7 +195,7 @@ void pack(const Grid& grid, std::span<uint8_t> out, int threads) {
   Tables tables{};
   const size_t codes = grid.trits ? 3 : size_t(1) << grid.bits;
   std::copy_n(grid.integers.begin(), codes, tables.integers);
-  std::copy_n(grid.levels, codes, tables.levels);
+  fill(tables.levels, grid.levels, codes, head.bits);
   std::memcpy(out.data() + layout.tables, &tables, sizeof tables);
   const size_t step_bytes = 128 * size_t(head.bits);
   const size_t tile_bytes = size_t(layout.padded_columns) / kStepColumns * step_bytes;

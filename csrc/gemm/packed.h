@@ -23,8 +23,8 @@ struct PackedHead {
   uint8_t has_zeros, has_minimums;
   PackedScale scale_kind;
   uint16_t center;
-  float factor;  // every weight is times this; 1 where there are minimums
-  uint32_t reserved;
+  float factor;  // scales are times this; 1 where there are minimums
+  float step;    // of the integers; 0 where there are none
   uint64_t rows, columns;
   uint64_t group;  // columns that share a scale: a power of two from 16 to 512; 0: all of a row
   uint64_t bytes;  // of the whole blob
@@ -32,7 +32,7 @@ struct PackedHead {
 
 struct Tables {
   alignas(64) uint8_t integers[256];
-  float levels[256];
+  Levels levels;
 };
 
 // The blob taken apart. Its sections' places follow from the head.
@@ -49,6 +49,8 @@ struct Packed {
   size_t code_tile_bytes() const noexcept { return padded_columns * kTileRows / 8 * head.bits; }
   size_t number_bytes() const noexcept;  // of a scale, a minimum
 };
+
+float number_at(PackedScale kind, const uint8_t* numbers, size_t index) noexcept;
 
 // Bytes of the blob. Raises bad_call for grids that the kernels do not take: groups of other sizes, levels of a row's
 // own.

@@ -14,6 +14,16 @@ constexpr size_t kScaleColumns = 128;  // of int8_g128
 static_assert(kMostGroupColumns % kScaleColumns == 0);
 constexpr size_t kRowPad = 64;  // rows that lie a power of two apart would share their cache lines' places
 
+// Eight sums side by side: one alone waits for each addition.
+float sum_of(const float* x, size_t count) noexcept {
+  float sums[8] = {};
+  size_t k = 0;
+  for (; k + 8 <= count; k += 8)
+    for (size_t i = 0; i < 8; ++i) sums[i] += x[k + i];
+  for (; k < count; ++k) sums[k % 8] += x[k];
+  return ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
+}
+
 }  // namespace
 
 void require_float(DType dtype, const char* what) {
@@ -40,10 +50,14 @@ void from_floats(DType dtype, const float* from, size_t count, uint8_t* to) noex
 }
 
 Tokens::Tokens(const Reading& how, size_t tokens, ScratchFrame& scratch) : reading(how), count(tokens) {
-  stride = how.padded_columns + kRowPad;
+  constexpr size_t kBytes[] = {1, 2, 4};  // of an element of each arithmetic
+  stride = how.padded_columns * kBytes[size_t(how.arithmetic)] + kRowPad;
   groups = size_t(ceil_div(how.padded_columns, how.group));
-  values = scratch.take<int8_t>(count * stride);
-  sums = scratch.take<int32_t>(count * (groups + 1));
+  values = scratch.bytes(count * stride);
+  if (how.arithmetic == Arithmetic::int8)
+    sums = scratch.take<int32_t>(count * (groups + 1));
+  else
+    float_sums = scratch.take<float>(count * (groups + 1));
   scales = scratch.take<float>(count);
   if (how.activations == Activations::int8_g128) group_scales = scratch.take<float>(count * (groups + 1));
 }
@@ -57,17 +71,26 @@ void Tokens::read(const Matrix& x, size_t row, size_t token, const Kernels& kern
     to_floats(x.dtype, from, x.columns, room.data());
     floats = room.data();
   }
-  int8_t* const to = values.data() + token * stride;
+  if (reading.arithmetic == Arithmetic::int8)
+    read_integers(floats, x.columns, token, kernel);
+  else if (reading.arithmetic == Arithmetic::bf16)
+    read_halves(floats, x.columns, token);
+  else
+    read_floats(floats, x.columns, token);
+}
+
+void Tokens::read_integers(const float* x, size_t columns, size_t token, const Kernels& kernel) const {
+  auto* const to = reinterpret_cast<int8_t*>(values.data() + token * stride);
   int32_t* const sum = sums.data() + token * (groups + 1);
   if (group_scales.empty()) {
-    scales[token] = kernel.quantize(floats, x.columns, stride, to);
+    scales[token] = kernel.quantize(x, columns, stride, to);
   } else {
     scales[token] = 1;
     float* const scale_row = group_scales.data() + token * (groups + 1);
     for (size_t column = 0; column < reading.padded_columns; column += kScaleColumns) {
       const size_t padded = std::min(kScaleColumns, reading.padded_columns - column);
-      const size_t present = column < x.columns ? std::min(kScaleColumns, x.columns - column) : 0;
-      const float scale = kernel.quantize(floats + column, present, padded, to + column);
+      const size_t present = column < columns ? std::min(kScaleColumns, columns - column) : 0;
+      const float scale = kernel.quantize(x + column, present, padded, to + column);
       if (scale != scale) scales[token] = scale;
       for (size_t k = 0; k < padded; k += reading.group)
         scale_row[(column + k) / reading.group] = scale == scale ? scale : 0;
@@ -76,6 +99,36 @@ void Tokens::read(const Matrix& x, size_t row, size_t token, const Kernels& kern
   }
   kernel.sum_groups(to, reading.padded_columns, reading.group, sum);
   sum[groups] = 0;
+}
+
+void Tokens::read_floats(const float* x, size_t columns, size_t token) const {
+  uint8_t* const to = values.data() + token * stride;
+  float* const sum = float_sums.data() + token * (groups + 1);
+  std::memset(to, 0, stride);
+  std::fill_n(sum, groups + 1, 0.0f);
+  scales[token] = 1;
+  std::memcpy(to, x, 4 * columns);
+  for (size_t k = 0, g = 0; k < columns; k += reading.group, ++g)
+    sum[g] = sum_of(x + k, std::min(reading.group, columns - k));
+}
+
+// Pairs: columns 0 and 2 of every four, then 1 and 3.
+void Tokens::read_halves(const float* x, size_t columns, size_t token) const {
+  uint8_t* const to = values.data() + token * stride;
+  float* const sum = float_sums.data() + token * (groups + 1);
+  std::memset(to + 2 * (columns / 4 * 4), 0, stride - 2 * (columns / 4 * 4));
+  std::fill_n(sum, groups + 1, 0.0f);
+  scales[token] = 1;
+  size_t k = 0;
+  for (; k + 4 <= columns; k += 4) {  // x was bfloat16: its top halves are all of it
+    uint64_t low, high;
+    std::memcpy(&low, x + k, 8), std::memcpy(&high, x + k + 2, 8);
+    const uint64_t first = (low >> 16 & 0xffff) | (high & 0xffff0000), second = low >> 48 | (high >> 32 & 0xffff0000);
+    store_le(to + 2 * k, first | second << 32);
+  }
+  for (; k < columns; ++k) store_le(to + 2 * (k / 4 * 4 + k % 2 * 2 + k % 4 / 2), formats::bf16_of_f32(x[k]));
+  for (size_t first = 0, g = 0; first < columns; first += reading.group, ++g)
+    sum[g] = sum_of(x + first, std::min(reading.group, columns - first));
 }
 
 }  // namespace tersor::gemm

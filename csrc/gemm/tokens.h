@@ -14,7 +14,11 @@ namespace tersor::gemm {
 enum class Activations : uint8_t {
   int8 = 0,       // 8 bits, one scale a token: the largest |x| / 127
   int8_g128 = 1,  // one a token and 128 columns
+  exact = 3,      // bfloat16 as it is where the machine multiplies it, else float32
 };
+
+// What multiplies it.
+enum class Arithmetic : uint8_t { int8, bf16, f32 };
 
 // Row-major, rows end to end, of F32, F16 or BF16.
 struct Matrix {
@@ -30,6 +34,7 @@ void from_floats(DType dtype, const float* from, size_t count, uint8_t* to) noex
 // What decides how a token is read: matrices that agree in it share tokens.
 struct Reading {
   Activations activations;
+  Arithmetic arithmetic;
   size_t padded_columns;
   size_t group;  // columns that kernels sum before they scale
   bool operator==(const Reading&) const = default;
@@ -39,15 +44,21 @@ struct Tokens {
   Reading reading;
   size_t count = 0, stride = 0;   // stride: bytes of a token
   size_t groups = 0;              // of a token; its row of sums has one more
-  std::span<int8_t> values;
-  std::span<int32_t> sums;        // [token][groups + 1]
-  std::span<float> scales;        // [token]; 1 where groups have scales
+  std::span<uint8_t> values;      // as the arithmetic's kernels take them, zeros behind
+  std::span<int32_t> sums;        // of int8: [token][groups + 1]
+  std::span<float> float_sums;    // of the others
+  std::span<float> scales;        // [token]; 1 where groups have scales, and of floats
   std::span<float> group_scales;  // [token][groups + 1], or none
 
   // Room for `tokens`, which lives as long as the frame.
   Tokens(const Reading& reading, size_t tokens, ScratchFrame& scratch);
   // Reads a row of x.
   void read(const Matrix& x, size_t row, size_t token, const Kernels& kernel) const;
+
+ private:
+  void read_integers(const float* x, size_t columns, size_t token, const Kernels& kernel) const;
+  void read_halves(const float* x, size_t columns, size_t token) const;
+  void read_floats(const float* x, size_t columns, size_t token) const;
 };
 
 }  // namespace tersor::gemm

@@ -57,7 +57,7 @@ def test_doors_open_without_an_import_statement():
 def test_show_config(capsys):
     config = tersor.show_config("dicts")
     assert config["tersor"] == tersor.__version__
-    assert config["isa"]["active"] in ("scalar", "avx2", "avx512", "avx512vbmi")
+    assert config["isa"]["active"] in ("scalar", "avx2", "avx512", "avx512vbmi", "avx512bf16")
     assert config["threads"]["active"] == tersor.get_num_threads()
     assert isinstance(config["cuda"]["built"], bool)
     assert tersor.show_config() is None

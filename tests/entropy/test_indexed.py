@@ -23,7 +23,7 @@ from tersor.entropy import Decoder, Encoder, TableSet, decode_indexed, encode_in
 GOLDEN = pathlib.Path(__file__).with_name("indexed") / "golden"
 GOLDENS = json.loads((GOLDEN / "golden.json").read_text())
 HASHES = json.loads((GOLDEN / "hashes.json").read_text())
-ALL_LEVELS = ["scalar", "avx2", "avx512", "avx512vbmi"]
+ALL_LEVELS = ["scalar", "avx2", "avx512", "avx512vbmi", "avx512bf16"]
 LEVELS = ALL_LEVELS[: min(3, ALL_LEVELS.index(_core.machine_isa()) + 1)]
 
 

@@ -2,132 +2,24 @@
 
 #include <cmath>
 #include <cstring>
-#include <memory>
-#include <new>
 
 #include "check.h"
-#include "gemm/grids.h"
 #include "gemm/kernels.h"
+#include "gemm/products.h"
 #include "levels.h"
 
 using namespace tersor;
 using namespace tersor::gemm;
 using formats::NumberKind;
-using gemm::check::Made;
-using gemm::check::Wanted;
+using namespace tersor::gemm::check;
 using tersor::check::each_isa;
 using tersor::check::error_of;
-
-namespace {
-
-struct Blob {
-  explicit Blob(const formats::Grid& grid, int threads = 1) : size(packed_bytes(grid)) {
-    data.reset(new (std::align_val_t(64)) uint8_t[size]);
-    pack(grid, bytes(), threads);
-  }
-  struct Free {
-    void operator()(uint8_t* at) const { ::operator delete[](at, std::align_val_t(64)); }
-  };
-  std::span<uint8_t> bytes() { return {data.get(), size}; }
-  size_t size;
-  std::unique_ptr<uint8_t[], Free> data;
-};
-
-std::vector<float> gaussian(size_t count, uint32_t seed) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal;
-  std::vector<float> x(count);
-  for (auto& v : x) v = normal(random);
-  return x;
-}
-
-Matrix matrix_of(const std::vector<float>& x, size_t rows, size_t columns) {
-  return {DType::F32, reinterpret_cast<const uint8_t*>(x.data()), rows, columns};
-}
-
-void one_linear(const Matrix& x, const Packed& weights, const Matrix& bias, Activations activations, DType y_dtype,
-                std::span<uint8_t> y, int threads) {
-  Product product;
-  product.weights = &weights, product.bias = bias, product.y = y;
-  linear(x, {&product, 1}, activations, y_dtype, threads);
-}
-
-std::span<uint8_t> bytes_of(std::vector<float>& y) { return {reinterpret_cast<uint8_t*>(y.data()), 4 * y.size()}; }
-
-std::vector<float> product(const std::vector<float>& x, size_t tokens, Blob& blob, Activations activations,
-                           int threads = 1, const std::vector<float>* bias = nullptr) {
-  const Packed packed = Packed::parse(blob.bytes());
-  std::vector<float> y(tokens * packed.head.rows, -1);
-  Matrix added{DType::F32, nullptr, 1, 0};
-  if (bias) added = matrix_of(*bias, 1, bias->size());
-  one_linear(matrix_of(x, tokens, packed.head.columns), packed, added, activations, DType::F32, bytes_of(y), threads);
-  return y;
-}
-
-// What integers give, in doubles: x in 8 bits by scales of its own, weights as the grid has them.
-double worst_error(const Made& made, const std::vector<float>& x, size_t tokens, const std::vector<float>& y,
-                   Activations activations) {
-  const formats::Grid& grid = made.grid;
-  const size_t piece = activations == Activations::int8 ? grid.columns : 128;
-  std::vector<double> read(x.size());
-  for (size_t m = 0; m < tokens; ++m)
-    for (size_t first = 0; first < grid.columns; first += piece) {
-      const size_t end = std::min(grid.columns, first + piece);
-      float most = 0;
-      for (size_t k = first; k < end; ++k) most = std::max(most, std::fabs(x[m * grid.columns + k]));
-      for (size_t k = first; k < end; ++k) {
-        const float steps = most ? std::nearbyint(x[m * grid.columns + k] * (127 / most)) : 0;
-        read[m * grid.columns + k] = double(steps) * double(most / 127);
-      }
-    }
-  double worst = 0;
-  std::vector<float> row(grid.columns);
-  for (size_t n = 0; n < grid.rows; ++n) {
-    grid.dequantize(n, 0, grid.columns, row.data());
-    for (size_t m = 0; m < tokens; ++m) {
-      double want = 0, size = 1e-30;
-      for (size_t k = 0; k < grid.columns; ++k) {
-        const double one = read[m * grid.columns + k] * double(row[k]);
-        want += one, size += std::fabs(one);
-      }
-      worst = std::max(worst, std::fabs(want - double(y[m * grid.rows + n])) / size);
-    }
-  }
-  return worst;
-}
-
-const Wanted kEveryGrid[] = {
-    {48, 192, 128, 4},
-    {33, 4304, 128, 4, NumberKind::bf16},
-    {64, 512, 32, 4, NumberKind::f32, true},
-    {17, 1056, 16, 4, NumberKind::bf16, false, true},
-    {32, 1024, 64, 4, NumberKind::f16, false, false, true},
-    {50, 640, 32, 4, NumberKind::e8m0},
-    {40, 1500, 256, 1},
-    {40, 1500, 256, 2, NumberKind::f32, true},
-    {40, 1500, 64, 3, NumberKind::f16, false, true},
-    {40, 300, 16, 3},
-    {40, 1500, 128, 5},
-    {40, 1500, 128, 6, NumberKind::f32, true},
-    {40, 1500, 1500, 8, NumberKind::f32},
-    {40, 2500, 128, 8, NumberKind::f16, true},
-    {1, 1, 1, 8, NumberKind::f32},
-    {1, 31, 31, 3},
-    {3, 33, 32, 6, NumberKind::f16, false, false, true},
-    {16, 257, 256, 5, NumberKind::f16, false, false, true},
-    {16, 257, 256, 2, NumberKind::f16, false, false, true},
-    {16, 300, 128, 3, NumberKind::f16, false, false, true},
-    {16, 300, 128, 1, NumberKind::f16, false, false, true},
-    {16, 700, 700, 8, NumberKind::f32, false, false, true},
-};
-
-}  // namespace
 
 TEST_CASE("gemm: integers of every width and group give what doubles give") {
   uint32_t seed = 0;
   for (const Wanted& wanted : kEveryGrid) {
     Made made;
-    gemm::check::make(wanted, made, ++seed);
+    make(wanted, made, ++seed);
     Blob blob(made.grid);
     for (const Activations activations : {Activations::int8, Activations::int8_g128})
       for (const size_t tokens : {1, 3, 30}) {
@@ -142,7 +34,7 @@ TEST_CASE("gemm: a token's row has the same bits on every level, however many wo
   uint32_t seed = 0;
   for (const Wanted& wanted : kEveryGrid) {
     Made made;
-    gemm::check::make(wanted, made, ++seed);
+    make(wanted, made, ++seed);
     Blob blob(made.grid);
     const size_t most = 70;
     const auto x = gaussian(most * wanted.columns, seed);
@@ -163,7 +55,7 @@ TEST_CASE("gemm: a token's row has the same bits on every level, however many wo
 
 TEST_CASE("gemm: any number of threads packs the same bytes and multiplies to the same bits") {
   Made made;
-  gemm::check::make({100, 160, 64, 5, NumberKind::f16, true}, made, 1);
+  make({100, 160, 64, 5, NumberKind::f16, true}, made, 1);
   Blob one(made.grid, 1), three(made.grid, 3);
   CHECK(std::ranges::equal(one.bytes(), three.bytes()));
   const auto x = gaussian(50 * 160, 1);
@@ -182,7 +74,7 @@ TEST_CASE("gemm: several matrices in one call, each on rows of its own, give wha
   std::vector<Blob> blobs;
   std::vector<Packed> packed;
   for (size_t i = 0; i < 4; ++i) {
-    gemm::check::make(wanted[i % 3], made[i], uint32_t(i));
+    make(wanted[i % 3], made[i], uint32_t(i));
     blobs.emplace_back(made[i].grid);
     packed.push_back(Packed::parse(blobs[i].bytes()));
   }
@@ -213,7 +105,7 @@ TEST_CASE("gemm: several matrices in one call, each on rows of its own, give wha
 
 TEST_CASE("gemm: numbers that are not finite make their token's row NaN and no other") {
   Made made;
-  gemm::check::make({20, 200, 64, 4}, made, 1);
+  make({20, 200, 64, 4}, made, 1);
   Blob blob(made.grid);
   auto x = gaussian(3 * 200, 1);
   const auto want = product(x, 3, blob, Activations::int8);
@@ -231,7 +123,7 @@ TEST_CASE("gemm: numbers that are not finite make their token's row NaN and no o
 
 TEST_CASE("gemm: x of 16 bits is read as the floats it holds, y is rounded to the nearest") {
   Made made;
-  gemm::check::make({20, 200, 64, 4}, made, 1);
+  make({20, 200, 64, 4}, made, 1);
   Blob blob(made.grid);
   const Packed packed = Packed::parse(blob.bytes());
   const auto exact = gaussian(2 * 200, 1);
@@ -245,7 +137,7 @@ TEST_CASE("gemm: x of 16 bits is read as the floats it holds, y is rounded to th
     const auto want = product(same, 2, blob, Activations::int8);
     std::vector<uint16_t> y(2 * 20);
     one_linear({dtype, reinterpret_cast<const uint8_t*>(half.data()), 2, 200}, packed, {DType::F32, nullptr, 0, 0},
-           Activations::int8, dtype, {reinterpret_cast<uint8_t*>(y.data()), 2 * y.size()}, 1);
+               Activations::int8, dtype, {reinterpret_cast<uint8_t*>(y.data()), 2 * y.size()}, 1);
     for (size_t i = 0; i < y.size(); ++i)
       CHECK(y[i] == (dtype == DType::BF16 ? formats::bf16_of_f32(want[i]) : formats::f16_of_f32(want[i])));
   }
@@ -253,7 +145,7 @@ TEST_CASE("gemm: x of 16 bits is read as the floats it holds, y is rounded to th
 
 TEST_CASE("gemm: what is none is refused by what was found") {
   Made made;
-  gemm::check::make({20, 200, 64, 4}, made, 1);
+  make({20, 200, 64, 4}, made, 1);
   Blob blob(made.grid);
   const Packed packed = Packed::parse(blob.bytes());
   const std::vector<float> x(200);
@@ -282,6 +174,6 @@ TEST_CASE("gemm: what is none is refused by what was found") {
       bytes[i] ^= uint8_t(1 << bit);
     }
   Made odd;
-  gemm::check::make({4, 60, 24, 4}, odd, 1);
+  make({4, 60, 24, 4}, odd, 1);
   CHECK(error_of([&] { packed_bytes(odd.grid); }).find("groups of 24 columns") != std::string::npos);
 }

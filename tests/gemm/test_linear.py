@@ -90,11 +90,11 @@ def test_what_is_refused():
         gemm.linear(x[:, 1:].copy(), packed)
     with pytest.raises(ValueError, match=r"bias is \[9\], \[8\] is needed"):
         gemm.linear(x, packed, np.zeros(9, np.float32))
-    with pytest.raises(ValueError, match='not as "exact"'):
-        gemm.linear(x, packed, activations="exact")
+    with pytest.raises(ValueError, match='not as "int4"'):
+        gemm.linear(x, packed, activations="int4")
     with pytest.raises(ValueError, match="neither transforms nor side terms"):
         gemm.PackedMatrix.of(tersor.quantize(weight, "int4-g32", transforms=[Hadamard(seed=1)]))
-    with pytest.raises(ValueError, match="int8 arithmetic does not read"):
+    with pytest.raises(ValueError, match="8 bits do not hold these levels"):
         gemm.linear(x, gemm.PackedMatrix.of(tersor.quantize(weight, "fp8-e4m3")), activations="int8")
     with pytest.raises(ValueError, match="one table of levels"):
         gemm.PackedMatrix.of(tersor.quantize(weight, "codebook16-channel"))

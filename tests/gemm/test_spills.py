@@ -23,14 +23,14 @@ def spills(listing: str) -> dict[str, int]:
 
 
 def test_no_tile_spills(release):
-    objects = [path for path in release.rglob("kernels_avx512vbmi.cpp.o") if "gemm" in str(path)]
+    objects = [path for path in release.rglob("*_avx512*.cpp.o") if "gemm" in str(path)]
     if not objects or not shutil.which("objdump"):
         pytest.skip("no x86 kernels or no objdump here")
     for path in objects:
         listing = subprocess.run(
             ["objdump", "-dC", "--no-show-raw-insn", str(path)], capture_output=True, text=True, check=True
         ).stdout
-        assert "vpdpbusd" in listing
+        assert "%zmm" in listing
         assert spills(listing) == {}
 
 

@@ -44,7 +44,7 @@ def include_breaches(tree: dict[str, bytes]) -> list[str]:
         if room not in law:
             breaches.append(f"{path}: {PAGE} has no room {room}")
             continue
-        unit = re.sub(r"(_(scalar|avx2|avx512|avx512vbmi))?\.\w+$", "", file)
+        unit = re.sub(r"(_(scalar|avx2|avx512|avx512vbmi|avx512bf16))?\.\w+$", "", file)
         if room == "core" and not {unit, file} & core_units:
             breaches.append(f"{path}: core is a closed list of units ({' '.join(sorted(core_units))})")
         allowed = law[room][0] | {room} | ({"cuda", "core"} if file.endswith((".cu", ".cuh")) else set())

@@ -3,7 +3,7 @@
 import re
 
 INDEX = "docs/formats/README.md"
-KERNEL = re.compile(r"csrc/(\w+)/(\w+)_(?:avx2|avx512|avx512vbmi)\.cpp")
+KERNEL = re.compile(r"csrc/(\w+)/(\w+)_(?:avx2|avx512|avx512vbmi|avx512bf16)\.cpp")
 
 
 def page_breaches(tree: dict[str, bytes]) -> list[str]:

@@ -7,9 +7,9 @@ import subprocess
 
 import pytest
 
-ISA_OBJECT = re.compile(r"_(avx2|avx512|avx512vbmi)\.cpp\.o$")
+ISA_OBJECT = re.compile(r"_(avx2|avx512|avx512vbmi|avx512bf16)\.cpp\.o$")
 WEAK = re.compile(r"^[0-9a-f]+ [WVu] (.+)$", re.MULTILINE)
-ALLOWED = re.compile(r"\b(avx2|avx512|avx512vbmi)::|^DW\.ref\.")  # the latter: a pointer that unwinding needs, no code
+ALLOWED = re.compile(r"\b(avx2|avx512|avx512vbmi|avx512bf16)::|^DW\.ref\.")  # the latter: a pointer that unwinding needs, no code
 
 
 def leaks(listing: str) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-LEVELS = ("scalar", "avx2", "avx512", "avx512vbmi")  # csrc/core/isa.h; each includes those before it
+LEVELS = ("scalar", "avx2", "avx512", "avx512vbmi", "avx512bf16")  # csrc/core/isa.h; each includes those before it
 
 
 def runs(isa: str) -> bool:
@@ -16,7 +16,7 @@ def runs(isa: str) -> bool:
 
 
 def isa() -> str:
-    """The instruction set level in use: scalar, avx2, avx512 or avx512vbmi."""
+    """The instruction set level in use: scalar, avx2, avx512, avx512vbmi or avx512bf16."""
     from tersor import _core
 
     return str(_core.active_isa())
