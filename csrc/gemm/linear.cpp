@@ -6,7 +6,6 @@
 #include "core/arena.h"
 #include "core/bits.h"
 #include "core/error.h"
-#include "core/isa.h"
 #include "core/pool.h"
 
 namespace tersor::gemm {
@@ -105,7 +104,8 @@ void Plan::rows(size_t tile_row, size_t first, size_t end) const {
   ScratchFrame scratch;
   const auto sums = scratch.take<float>((end - first) * kTileRows);
   IntegerTile t = tile(tile_row);
-  const bool reads = kernel.reads_codes && !(t.bits == 8 && t.lookup), whole = reads && in_place(t, end - first);
+  const bool reads = (t.lookup ? kernel.looked_up_widths : kernel.widths) >> t.bits & 1;
+  const bool whole = reads && in_place(t, end - first);
   const auto tokens_of = [&](size_t column) {
     for (size_t token = first; token < end; token += kMostTokens) {
       at_column(t, column, token);
@@ -176,17 +176,6 @@ const T& part_of(const std::vector<T>& parts, size_t T::*first, size_t number) n
 }
 
 }  // namespace
-
-const Kernels& kernels() noexcept {
-  static constexpr struct {
-    Isa level;
-    const Kernels* kernels;
-  } kRows[] = {{Isa::scalar, &kScalarKernels}, TERSOR_X86({Isa::avx512vbmi, &kAvx512VbmiKernels}, )};
-  const Kernels* found = kRows[0].kernels;
-  for (const auto& row : kRows)
-    if (row.level <= active_isa()) found = row.kernels;
-  return *found;
-}
 
 void linear(const Matrix& x, std::span<const Product> products, Activations activations, DType y_dtype, int threads) {
   require_float(x.dtype, "x's elements"), require_float(y_dtype, "y's elements");
