@@ -6,15 +6,20 @@
 
 #include "core/error.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 namespace tersor {
 
 static Isa detect() noexcept {
 #if defined(__x86_64__)
   __builtin_cpu_init();
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2") &&
-                    __builtin_cpu_supports("f16c") && __builtin_cpu_supports("fma") &&
-                    __builtin_cpu_supports("popcnt") && __builtin_cpu_supports("sse4.2");
-  if (!avx2) return Isa::scalar;
+                    __builtin_cpu_supports("fma") && __builtin_cpu_supports("popcnt") &&
+                    __builtin_cpu_supports("sse4.2");
+  unsigned a, b, c, d;
+  if (!avx2 || !__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_F16C)) return Isa::scalar;
   const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
                       __builtin_cpu_supports("avx512vl");
@@ -31,6 +36,26 @@ static Isa detect() noexcept {
 Isa machine_isa() noexcept {
   static const Isa level = detect();
   return level;
+}
+
+bool has_avx_vnni() noexcept {
+#if defined(__x86_64__)
+  static const bool has = [] {
+    unsigned a, b, c, d;
+    return machine_isa() >= Isa::avx2 && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 4 & 1);
+  }();
+  return has;
+#else
+  return false;
+#endif
+}
+
+bool has_avx512_vnni() noexcept {
+#if defined(__x86_64__)
+  return machine_isa() >= Isa::avx512 && __builtin_cpu_supports("avx512vnni");
+#else
+  return false;
+#endif
 }
 
 static Isa first_level() noexcept {

@@ -18,6 +18,10 @@ Isa machine_isa() noexcept;  // the highest level this machine runs
 Isa active_isa() noexcept;   // that, lowered by TERSOR_ISA or by hold_isa
 void hold_isa(Isa level);    // for tests; raises bad_call above machine_isa()
 
+// Dot products of 8-bit integers, which come with no level or only with a higher one.
+bool has_avx_vnni() noexcept;     // of 256 bits, beside AVX2 (Alder Lake, Zen 5)
+bool has_avx512_vnni() noexcept;  // of 512 and of 256 bits, beside AVX-512 (Cascade Lake and later)
+
 template <class Function>
 struct Variant {
   Isa level;

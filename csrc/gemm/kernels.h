@@ -11,6 +11,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "core/isa.h"
+
 namespace tersor::gemm {
 
 inline constexpr size_t kBlockRows = 16, kStepColumns = 32, kTileRows = 2 * kBlockRows;
@@ -72,7 +74,8 @@ struct FloatTile : TileGroups {
 
 // A level's functions, all of which give the same bits.
 struct Kernels {
-  bool reads_codes;  // integer_tile takes codes of any width, 8 bits without lookup; where not, only the latter
+  // Bit b: integer_tile takes codes of b bits as they lie, without a lookup and with one. All take 8 bits without.
+  uint16_t widths, looked_up_widths;
   // tokens: 1..kMostTokens. What a token's row gives does not depend on how many there are.
   void (*integer_tile)(const IntegerTile& tile, size_t tokens) noexcept;
   // Codes of `steps` steps of one tile as integers, 8 bits each, in the layout of 8-bit codes.
@@ -98,12 +101,26 @@ struct Bf16Kernels {
   void (*panel)(int bits, const Levels& levels, const uint8_t* codes, size_t steps, uint16_t* out) noexcept;
 };
 
-extern const Kernels kScalarKernels, kAvx512VbmiKernels;
+extern const Kernels kScalarKernels, kAvx2Kernels, kAvx2VnniKernels, kAvx2Avx512VnniKernels, kAvx512Kernels,
+    kAvx512VnniKernels, kAvx512VbmiKernels;
+// What levels share.
+float quantize_avx512(const float* x, size_t columns, size_t padded, int8_t* out) noexcept;
+void sum_groups_avx2(const int8_t* x, size_t columns, size_t group, int32_t* out) noexcept;
+
+// Slowest first. A level may have several rows, of which all but its first need an instruction of their own.
+struct KernelRow {
+  const char* name;
+  Isa level;
+  bool (*runs)() noexcept;  // null: wherever the level does
+  const Kernels* kernels;
+};
+extern const KernelRow kKernelRows[];
+extern const size_t kKernelRowCount;
+const Kernels& kernels() noexcept;  // the last row's that runs at the active level
+
 extern const FloatKernels kScalarFloatKernels, kAvx2FloatKernels, kAvx512FloatKernels;
 extern const Bf16Kernels kAvx512Bf16Kernels;
-// The active level's.
-const Kernels& kernels() noexcept;
-const FloatKernels& float_kernels() noexcept;
-const Bf16Kernels* bf16_kernels() noexcept;  // null where the machine has no such units
+const FloatKernels& float_kernels() noexcept;  // the active level's
+const Bf16Kernels* bf16_kernels() noexcept;    // null where it has no such units
 
 }  // namespace tersor::gemm

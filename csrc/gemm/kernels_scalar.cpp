@@ -92,6 +92,6 @@ void sum_groups(const int8_t* x, size_t columns, size_t group, int32_t* out) noe
 
 }  // namespace
 
-const Kernels kScalarKernels = {false, integer_tile, integer_panel, quantize, sum_groups};
+const Kernels kScalarKernels = {1 << 8, 0, integer_tile, integer_panel, quantize, sum_groups};
 
 }  // namespace tersor::gemm

@@ -7,7 +7,6 @@
 #include "core/arena.h"
 #include "core/bits.h"
 #include "core/error.h"
-#include "core/isa.h"
 #include "core/pool.h"
 
 namespace tersor::gemm {
@@ -112,7 +111,7 @@ void Plan::integers(const Span& span) const {
       kernel.integer_tile(t, std::min(kMostTokens, span.end - token));
     }
   };
-  const bool reads = kernel.reads_codes && !(bits == 8 && t.lookup);
+  const bool reads = (t.lookup ? kernel.looked_up_widths : kernel.widths) >> bits & 1;
   const bool whole = reads && (span.end - span.first < kPanelTokens || (bits == 4 && !t.lookup));
   if (whole || (reads && bits == 8)) {
     // Codes as they lie; where many tokens read them, panel by panel, so that they stay in the nearest cache.
@@ -234,21 +233,6 @@ Reading reading_of(const Packed& weights, Activations activations, DType x) noex
   return {activations, arithmetic, weights.padded_columns, std::min(scale_group(weights), most)};
 }
 
-template <class Functions>
-struct Level {
-  Isa level;
-  const Functions* functions;
-};
-
-// Of ascending levels, the last that is in use.
-template <class Functions, size_t kRows>
-const Functions* highest(const Level<Functions> (&rows)[kRows]) noexcept {
-  const Functions* found = rows[0].functions;
-  for (const auto& row : rows)
-    if (row.level <= active_isa()) found = row.functions;
-  return found;
-}
-
 // Rows of x to be read as tokens, once for all products that read them alike.
 struct Batch {
   const uint32_t* rows;
@@ -265,25 +249,6 @@ const T& part_of(const std::vector<T>& parts, size_t T::* first, size_t number) 
 }
 
 }  // namespace
-
-const Kernels& kernels() noexcept {
-  static constexpr Level<Kernels> kRows[] = {{Isa::scalar, &kScalarKernels},
-                                             TERSOR_X86({Isa::avx512vbmi, &kAvx512VbmiKernels}, )};
-  return *highest(kRows);
-}
-
-const FloatKernels& float_kernels() noexcept {
-  static constexpr Level<FloatKernels> kRows[] = {
-      {Isa::scalar, &kScalarFloatKernels},
-      TERSOR_X86({Isa::avx2, &kAvx2FloatKernels}, {Isa::avx512, &kAvx512FloatKernels}, )};
-  return *highest(kRows);
-}
-
-const Bf16Kernels* bf16_kernels() noexcept {
-  static constexpr Level<Bf16Kernels> kRows[] = {{Isa::scalar, nullptr},
-                                                 TERSOR_X86({Isa::avx512bf16, &kAvx512Bf16Kernels}, )};
-  return highest(kRows);
-}
 
 void linear(const Matrix& x, std::span<const Product> products, Activations activations, DType y_dtype, int threads) {
   require_float(x.dtype, "x's elements"), require_float(y_dtype, "y's elements");

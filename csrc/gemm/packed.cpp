@@ -7,12 +7,12 @@
 #include "core/bits.h"
 #include "core/pool.h"
 #include "formats/small_float.h"
+#include "gemm/pack.h"
 
 namespace tersor::gemm {
 namespace {
 
 using formats::Grid;
-using formats::GroupNumbers;
 using formats::NumberKind;
 
 constexpr const char* kWhat = "packed matrix";
@@ -86,29 +86,6 @@ PackedHead head_of(const Grid& grid) {
   return head;
 }
 
-template <class T>
-void store(uint8_t* at, T value) noexcept {
-  std::memcpy(at, &value, sizeof value);
-}
-
-// Numbers of a tile's groups: [group][32], 0 for rows that only fill up.
-void pack_numbers(const GroupNumbers& numbers, PackedScale kind, size_t first_row, size_t rows, size_t groups,
-                  size_t present, uint8_t* out) noexcept {
-  const size_t size = bytes_of(kind);
-  std::memset(out, 0, groups * kTileRows * size);
-  for (size_t r = 0; r < rows; ++r)
-    for (size_t g = 0; g < present; ++g) {
-      uint8_t* const at = out + (g * kTileRows + r) * size;
-      const size_t i = (first_row + r) * numbers.row_stride + g;
-      if (numbers.kind == NumberKind::super)
-        store(at, numbers.at(first_row + r, g));
-      else if (numbers.kind == NumberKind::e4m3)
-        store(at, formats::bf16_of_f32(formats::kE4M3.value(numbers.data[i])));
-      else
-        std::memcpy(at, numbers.data + i * size, size);
-    }
-}
-
 void fill(Levels& levels, const float* exact, size_t codes, int bits) noexcept {
   std::copy_n(exact, codes, levels.exact);
   const size_t repeats = size_t(1) << bits;
@@ -117,23 +94,6 @@ void fill(Levels& levels, const float* exact, size_t codes, int bits) noexcept {
   for (size_t i = 0; i < std::size(levels.low); ++i) {
     const uint16_t rounded = formats::bf16_of_f32(levels.exact[i]);
     levels.low[i] = uint8_t(rounded), levels.high[i] = uint8_t(rounded >> 8);
-  }
-}
-
-// One code a byte [32][32] into a step's planes.
-void pack_step(const uint8_t* codes, int bits, uint8_t* out) noexcept {
-  int low = 0;
-  for (const int width : {8, 4, 2, 1}) {
-    if (!(bits & width)) continue;
-    const size_t columns_a_unit = size_t(32 / width);
-    for (size_t row = 0; row < kTileRows; ++row)
-      for (size_t column = 0; column < kStepColumns; ++column) {
-        const size_t within = column % columns_a_unit;
-        const int code = codes[row * kStepColumns + column] >> low & ((1 << width) - 1);
-        out[column / columns_a_unit * 128 + 4 * row + within % 4] |= uint8_t(code << (within / 4 * size_t(width)));
-      }
-    low += width;
-    out += 128 * width;
   }
 }
 
@@ -197,34 +157,18 @@ void pack(const Grid& grid, std::span<uint8_t> out, int threads) {
   std::copy_n(grid.integers.begin(), codes, tables.integers);
   fill(tables.levels, grid.levels, codes, head.bits);
   std::memcpy(out.data() + layout.tables, &tables, sizeof tables);
-  const size_t step_bytes = 128 * size_t(head.bits);
-  const size_t tile_bytes = size_t(layout.padded_columns) / kStepColumns * step_bytes;
+  const size_t tile_bytes = size_t(layout.padded_columns) * kTileRows / 8 * head.bits;
   const size_t groups = size_t(layout.groups), present = std::min(groups, grid.groups());
   const size_t numbers = groups * kTileRows, size = bytes_of(head.scale_kind);
   parallel_for(size_t(layout.tiles), 1, threads, [&](size_t begin, size_t end) {
     for (size_t tile = begin; tile < end; ++tile) {
       const size_t first = tile * kTileRows, rows = std::min(kTileRows, grid.rows - first);
-      uint8_t* const to = out.data() + layout.codes + tile * tile_bytes;
-      std::memset(to, 0, tile_bytes);
-      uint8_t step[kTileRows * kStepColumns];
-      for (size_t column = 0; column < grid.columns; column += kStepColumns) {
-        std::memset(step, 0, sizeof step);
-        for (size_t r = 0; r < rows; ++r)
-          grid.unpack(first + r, column, std::min(kStepColumns, grid.columns - column), step + r * kStepColumns);
-        pack_step(step, head.bits, to + column / kStepColumns * step_bytes);
-      }
-      pack_numbers(grid.scales, head.scale_kind, first, rows, groups, present,
-                   out.data() + layout.scales + tile * numbers * size);
-      if (head.has_zeros) {
-        uint8_t* const zeros = out.data() + layout.zeros + tile * numbers;
-        std::memset(zeros, 0, numbers);
-        for (size_t r = 0; r < rows; ++r)
-          for (size_t g = 0; g < present; ++g)
-            zeros[g * kTileRows + r] = grid.zeros.data[(first + r) * grid.zeros.row_stride + g];
-      }
+      const auto at = [&](uint64_t section, size_t bytes) { return out.data() + section + tile * bytes; };
+      pack_codes(grid, first, at(layout.codes, tile_bytes));
+      pack_numbers(grid.scales, head.scale_kind, first, rows, groups, present, at(layout.scales, numbers * size));
+      if (head.has_zeros) pack_zeros(grid.zeros, first, rows, groups, present, at(layout.zeros, numbers));
       if (head.has_minimums)
-        pack_numbers(grid.minimums, head.scale_kind, first, rows, groups, present,
-                     out.data() + layout.minimums + tile * numbers * size);
+        pack_numbers(grid.minimums, head.scale_kind, first, rows, groups, present, at(layout.minimums, numbers * size));
     }
   });
 }
