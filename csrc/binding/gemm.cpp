@@ -3,11 +3,13 @@
 #include "gemm/linear.h"
 
 #include <nanobind/nanobind.h>
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -30,19 +32,57 @@ DType dtype_of(const std::string& name) {
   return *dtype;
 }
 
-using ProductRow =
-    std::tuple<uintptr_t, size_t, std::string, uintptr_t, size_t, uintptr_t, size_t, uintptr_t, size_t>;
+using ProductRow = std::tuple<uintptr_t, size_t, std::string, uintptr_t, size_t, uintptr_t, size_t, uintptr_t, size_t>;
 
 gemm::Activations activations_of(const std::string& name) {
   if (name == "int8") return gemm::Activations::int8;
   if (name == "int8-g128") return gemm::Activations::int8_g128;
+  if (name == "int8-outlier") return gemm::Activations::int8_outlier;
   if (name == "exact") return gemm::Activations::exact;
-  fail(Code::bad_call, "the driver reads activations as int8, int8-g128 or exact, not as \"", name, "\"");
+  fail(Code::bad_call, "the driver reads activations as int8, int8-g128, int8-outlier or exact, not as \"", name, "\"");
+}
+
+// Transforms as (kind, seed or none, address of K numbers or 0); outliers and factors by address.
+using TransformRow = std::tuple<std::string, std::optional<uint64_t>, uintptr_t>;
+
+gemm::Extras extras_of(size_t rows, size_t columns, const std::vector<TransformRow>& transforms, size_t outliers,
+                       uintptr_t row_starts, uintptr_t places, uintptr_t values, size_t rank, uintptr_t u,
+                       uintptr_t v) {
+  gemm::Extras extras;
+  extras.rows = rows, extras.columns = columns, extras.outliers = outliers, extras.rank = rank;
+  for (const auto& [kind, seed, numbers] : transforms) {
+    using Kind = gemm::Transform::Kind;
+    if (kind == "hadamard")
+      extras.transforms.push_back({seed ? Kind::hadamard : Kind::hadamard_without_signs, seed.value_or(0)});
+    else if (kind == "channel_scales")
+      extras.transforms.push_back({Kind::scales, 0, reinterpret_cast<const float*>(numbers)});
+    else if (kind == "permutation")
+      extras.transforms.push_back({Kind::permutation, 0, nullptr, reinterpret_cast<const uint32_t*>(numbers)});
+    else
+      fail(Code::bad_call, "the driver applies hadamard, channel_scales and permutation, not ", kind);
+  }
+  extras.row_starts = reinterpret_cast<const uint32_t*>(row_starts);
+  extras.places = reinterpret_cast<const uint32_t*>(places);
+  extras.values = reinterpret_cast<const float*>(values);
+  extras.u = reinterpret_cast<const float*>(u), extras.v = reinterpret_cast<const float*>(v);
+  return extras;
 }
 
 }  // namespace
 
 void bind_gemm(nb::module_& m) {
+  m.def(
+      "gemm_extras",
+      [](size_t rows, size_t columns, const std::vector<TransformRow>& transforms, size_t outliers,
+         uintptr_t row_starts, uintptr_t places, uintptr_t values, size_t rank, uintptr_t u, uintptr_t v, uintptr_t out,
+         size_t bytes) {
+        const auto extras = extras_of(rows, columns, transforms, outliers, row_starts, places, values, rank, u, v);
+        if (out) extras.write(bytes_at(out, bytes));
+        return extras.bytes();
+      },
+      nb::arg("rows"), nb::arg("columns"), nb::arg("transforms"), nb::arg("outliers"), nb::arg("row_starts"),
+      nb::arg("places"), nb::arg("values"), nb::arg("rank"), nb::arg("u"), nb::arg("v"), nb::arg("out"),
+      nb::arg("bytes"), "Bytes of the section, which is written where `out` is not 0. u is [rank, rows].");
   m.def(
       "gemm_packed_bytes",
       [](const FormatDict& format, size_t rows, size_t columns, const std::vector<PartRow>& parts, int threads) {

@@ -1,5 +1,7 @@
-// Vectors of four floats, which any machine has or can do without. Products and sums are rounded one by one here: other
-// levels fuse them.
+// Vectors of four floats, which any machine has or can do without. Fused multiply-adds are written as such, because the
+// other levels have them.
+#include <cmath>
+
 #include "gemm/float_tile.h"
 #include "gemm/packed.h"
 
@@ -18,7 +20,10 @@ struct Four {
   }
   static void store(float* at, Type value) noexcept { __builtin_memcpy(at, &value, sizeof value); }
   static Type broadcast(float value) noexcept { return Type{value, value, value, value}; }
-  static Type multiply_add(Type a, Type b, Type sum) noexcept { return a * b + sum; }
+  static Type multiply_add(Type a, Type b, Type sum) noexcept {
+    return Type{std::fma(a[0], b[0], sum[0]), std::fma(a[1], b[1], sum[1]), std::fma(a[2], b[2], sum[2]),
+                std::fma(a[3], b[3], sum[3])};
+  }
   static Type bytes(const uint8_t* at) noexcept { return Type{float(at[0]), float(at[1]), float(at[2]), float(at[3])}; }
   static Type numbers(PackedScale kind, const uint8_t* at, size_t j) noexcept {
     Type value;

@@ -87,7 +87,7 @@ struct Kernels {
   void (*sum_groups)(const int8_t* x, size_t columns, size_t group, int32_t* out) noexcept;
 };
 
-// Levels in float32: of a panel, [column][32].
+// Levels in float32: of a panel, [column][32]. All levels give the same bits.
 struct FloatKernels {
   void (*tile)(const FloatTile& tile, size_t tokens) noexcept;
   // Of what integer_panel gives of codes without a lookup.

@@ -8,6 +8,7 @@
 #include "core/bits.h"
 #include "core/error.h"
 #include "core/pool.h"
+#include "formats/small_float.h"
 
 namespace tersor::gemm {
 namespace {
@@ -23,6 +24,7 @@ constexpr size_t kFloatColumns = 128;
 struct Plan {
   const Packed& weights;
   const Tokens& tokens;
+  const SideTokens& side;
   std::span<const float> bias;
   DType y_dtype;
   uint8_t* y;
@@ -37,12 +39,15 @@ struct Plan {
   struct Span {
     size_t tile_row, first, end;  // tokens
     float* sums;                  // [token][32]
+    float* added;                 // the same, of what is not scaled; null: nothing
   };
   void integers(const Span& span) const;
   void halves(const Span& span) const;
   void floats(const Span& span) const;
+  void large_elements(const Span& span) const;
   void finish(const Span& span) const noexcept;
 
+  void float_panel(size_t tile_row, size_t column, size_t columns, float* out) const;
   void at_column(TileGroups& tile, size_t tile_row, size_t column, size_t columns) const noexcept;
   template <class Tile>
   void at_token(Tile& tile, size_t column, size_t token, const Span& span) const noexcept;
@@ -157,19 +162,24 @@ void Plan::halves(const Span& span) const {
   });
 }
 
+// Levels of columns of a tile, before their scales.
+void Plan::float_panel(size_t tile_row, size_t column, size_t columns, float* out) const {
+  const int bits = weights.head.bits;
+  ScratchFrame scratch;
+  const auto bytes = scratch.bytes(columns * kTileRows);
+  const uint8_t* const from = codes(tile_row) + column * kTileRows / 8 * size_t(bits);
+  kernels().integer_panel(bits, nullptr, from, columns / kStepColumns, bytes.data());
+  float_kernels().levels(bits, weights.tables->levels.exact, bytes.data(), columns / kStepColumns, out);
+}
+
 void Plan::floats(const Span& span) const {
   const FloatKernels& kernel = float_kernels();
-  const int bits = weights.head.bits;
   FloatTile t{};
   ScratchFrame scratch;
-  const auto bytes = scratch.bytes(kFloatColumns * kTileRows);
   const auto panel = scratch.take<float>(kFloatColumns * kTileRows);
-  const uint8_t* from = codes(span.tile_row);
   t.codes = reinterpret_cast<const uint8_t*>(panel.data());
   each_panel(t, span.tile_row, kFloatColumns, [&](size_t column, size_t columns) {
-    kernels().integer_panel(bits, nullptr, from, t.steps, bytes.data());
-    kernel.levels(bits, weights.tables->levels.exact, bytes.data(), t.steps, panel.data());
-    from += columns * kTileRows / 8 * size_t(bits);
+    float_panel(span.tile_row, column, columns, panel.data());
     for (size_t token = span.first; token < span.end; token += kMostTokens) {
       at_token(t, column, token, span);
       kernel.tile(t, std::min(kMostTokens, span.end - token));
@@ -177,32 +187,68 @@ void Plan::floats(const Span& span) const {
   });
 }
 
+// Those of int8_outlier, a step of columns after the other.
+void Plan::large_elements(const Span& span) const {
+  const LargeElements& large = tokens.large_elements;
+  ScratchFrame scratch;
+  const auto panel = scratch.take<float>(kStepColumns * kTileRows);
+  const size_t group = std::min(tokens.reading.group, kStepColumns);
+  FloatTile t{};
+  t.codes = reinterpret_cast<const uint8_t*>(panel.data());
+  t.x_stride = 4 * kStepColumns, t.sums_stride = kStepSums;
+  for (size_t i = 0; i < large.steps.size(); ++i) {
+    const size_t column = large.steps[i] * kStepColumns;
+    at_column(t, span.tile_row, column, kStepColumns);
+    t.group_halves = group / 16, t.groups_a_scale = scale_group(weights) / group;
+    float_panel(span.tile_row, column, kStepColumns, panel.data());
+    for (size_t token = span.first; token < span.end; token += kMostTokens) {
+      const size_t at = i * tokens.count + token;
+      t.x = reinterpret_cast<const uint8_t*>(large.x.data() + at * kStepColumns);
+      t.sums = large.sums.data() + at * kStepSums;
+      t.y = span.added + (token - span.first) * kTileRows;
+      float_kernels().tile(t, std::min(kMostTokens, span.end - token));
+    }
+  }
+  for (size_t i = 0; i < (span.end - span.first) * kTileRows; ++i) span.added[i] *= weights.head.factor;
+}
+
 void Plan::finish(const Span& span) const noexcept {
   const size_t rows = weights.head.rows, row = span.tile_row * kTileRows, count = std::min(kTileRows, rows - row);
   const size_t size = dtype_bytes(y_dtype);
   const float factor = weights.head.factor * (tokens.reading.arithmetic == Arithmetic::int8 ? weights.head.step : 1);
-  const float* sums = span.sums;
+  const float *sums = span.sums, *added = span.added;
   for (size_t token = span.first; token < span.end; ++token, sums += kTileRows) {
     const float scale = tokens.scales[token] * factor;
     float out[kTileRows];
-    if (bias.empty())
-      for (size_t i = 0; i < count; ++i) out[i] = sums[i] * scale;
-    else
-      for (size_t i = 0; i < count; ++i) out[i] = sums[i] * scale + bias[row + i];
+    for (size_t i = 0; i < count; ++i) out[i] = sums[i] * scale;
+    if (added)
+      for (size_t i = 0; i < count; ++i) out[i] += added[(token - span.first) * kTileRows + i];
+    if (!bias.empty())
+      for (size_t i = 0; i < count; ++i) out[i] += bias[row + i];
     from_floats(y_dtype, out, count, y + (token * rows + row) * size);
   }
 }
 
 void Plan::work(size_t number) const {
-  Span span{number % weights.tiles, number / weights.tiles * piece, 0, nullptr};
+  Span span{number % weights.tiles, number / weights.tiles * piece, 0, nullptr, nullptr};
   span.end = std::min(tokens.count, span.first + piece);
   ScratchFrame scratch;
-  span.sums = scratch.take<float>((span.end - span.first) * kTileRows).data();
+  const size_t numbers = (span.end - span.first) * kTileRows, row = span.tile_row * kTileRows;
+  span.sums = scratch.take<float>(numbers).data();
+  const bool has_large = !tokens.large_elements.steps.empty(), has_side = weights.extras.has_side_terms();
+  if (has_large || has_side) {
+    span.added = scratch.take<float>(numbers).data();
+    std::fill_n(span.added, numbers, 0.0f);
+  }
   switch (tokens.reading.arithmetic) {
     case Arithmetic::int8: integers(span); break;
     case Arithmetic::bf16: halves(span); break;
     case Arithmetic::f32: floats(span); break;
   }
+  if (has_large) large_elements(span);
+  if (has_side)
+    side.add(weights.extras, row, std::min(kTileRows, size_t(weights.head.rows) - row), span.first, span.end,
+             span.added);
   finish(span);
 }
 
@@ -233,12 +279,65 @@ Reading reading_of(const Packed& weights, Activations activations, DType x) noex
   return {activations, arithmetic, weights.padded_columns, std::min(scale_group(weights), most)};
 }
 
+size_t grain_of_rows(const Matrix& x) noexcept { return std::max<size_t>(1, 32768 / std::max<size_t>(1, x.columns)); }
+
 // Rows of x to be read as tokens, once for all products that read them alike.
 struct Batch {
-  const uint32_t* rows;
+  const Extras* extras;
+  const uint32_t* rows;  // null: all
+  Matrix x;
   Tokens tokens;
-  size_t first;  // tokens of the batches before
+  size_t first = 0;  // tokens of the batches before
 };
+
+bool alike(const Batch& batch, const Product& product, const Reading& reading) noexcept {
+  return !batch.rows && !product.rows && batch.tokens.reading == reading &&
+         std::ranges::equal(batch.extras->transform_bytes, product.weights->extras.transform_bytes);
+}
+
+// f(row of x as floats, token) for rows of x.
+template <class F>
+void each_row(const Matrix& x, const uint32_t* rows, size_t count, int threads, const F& f) {
+  parallel_for(count, grain_of_rows(x), threads, [&](size_t begin, size_t end) {
+    ScratchFrame own;
+    const auto floats = own.take<float>(x.columns);
+    for (size_t token = begin; token < end; ++token) {
+      const size_t row = rows ? rows[token] : token;
+      to_floats(x.dtype, x.data + row * x.columns * dtype_bytes(x.dtype), x.columns, floats.data());
+      f(floats.data(), token);
+    }
+  });
+}
+
+// The batch's rows as they are after the transforms; bfloat16 again where it is multiplied.
+void transform(Batch& batch, ScratchFrame& scratch, int threads) {
+  const size_t columns = batch.x.columns, count = batch.tokens.count;
+  const auto floats = scratch.take<float>(count * columns);
+  {
+    ScratchFrame own;
+    const auto room = own.take<float>(count * columns);
+    each_row(batch.x, batch.rows, count, threads,
+             [&](const float* row, size_t token) { std::copy_n(row, columns, floats.data() + token * columns); });
+    batch.extras->transform(floats, room, threads);
+  }
+  if (batch.tokens.reading.arithmetic == Arithmetic::bf16)
+    for (float& x : floats) x = formats::f32_of_bf16(formats::bf16_of_f32(x));
+  batch.x = {DType::F32, reinterpret_cast<const uint8_t*>(floats.data()), count, columns};
+  batch.rows = nullptr;
+}
+
+SideTokens side_tokens_of(const Matrix& x, const Product& product, ScratchFrame& scratch, int threads) {
+  const Extras& extras = product.weights->extras;
+  const size_t count = product.rows ? product.row_count : x.rows;
+  if (!extras.has_side_terms() || count == 0) return {};
+  const SideTokens side(extras, count, scratch);
+  each_row(x, product.rows, count, threads, [&](const float* row, size_t token) { side.read(extras, row, token); });
+  if (extras.rank)
+    parallel_for(side.blocks(), 1, threads, [&](size_t begin, size_t end) {
+      for (size_t block = begin; block < end; ++block) side.multiply(extras, block);
+    });
+  return side;
+}
 
 // The last of `parts`, ascending by `first`, that begins at `number` or before.
 template <class T>
@@ -262,24 +361,26 @@ void linear(const Matrix& x, std::span<const Product> products, Activations acti
   size_t tokens = 0, tiles = 0;
   for (const Product& product : products) {
     const Reading reading = reading_of(*product.weights, activations, x.dtype);
-    const auto same = std::ranges::find_if(
-        batches, [&](const Batch& batch) { return !batch.rows && !product.rows && batch.tokens.reading == reading; });
+    const auto same = std::ranges::find_if(batches, [&](const Batch& one) { return alike(one, product, reading); });
     batch_of.push_back(size_t(same - batches.begin()));
-    if (same == batches.end()) {
-      const size_t count = product.rows ? product.row_count : x.rows;
-      batches.push_back({product.rows, Tokens(reading, count, scratch), tokens});
-      tokens += count;
-    }
     tiles += product.weights->tiles;
+    if (same != batches.end()) continue;
+    const size_t count = product.rows ? product.row_count : x.rows;
+    batches.push_back({&product.weights->extras, product.rows, x, Tokens(reading, count, scratch), tokens});
+    tokens += count;
   }
-  parallel_for(tokens, std::max<size_t>(1, 32768 / std::max<size_t>(1, x.columns)), threads,
-               [&](size_t begin, size_t end) {
-                 for (size_t i = begin; i < end; ++i) {
-                   const Batch& batch = part_of(batches, &Batch::first, i);
-                   const size_t token = i - batch.first;
-                   batch.tokens.read(x, batch.rows ? batch.rows[token] : token, token, kernel);
-                 }
-               });
+  for (Batch& batch : batches)
+    if (!batch.extras->transforms.empty()) transform(batch, scratch, threads);
+  parallel_for(tokens, grain_of_rows(x), threads, [&](size_t begin, size_t end) {
+    for (size_t i = begin; i < end; ++i) {
+      const Batch& batch = part_of(batches, &Batch::first, i);
+      const size_t token = i - batch.first;
+      batch.tokens.read(batch.x, batch.rows ? batch.rows[token] : token, token, kernel);
+    }
+  });
+  std::vector<SideTokens> sides;
+  for (Batch& batch : batches) batch.tokens.gather_large(scratch);
+  for (const Product& product : products) sides.push_back(side_tokens_of(x, product, scratch, threads));
 
   std::vector<Plan> plans;
   size_t works = 0;
@@ -297,8 +398,8 @@ void linear(const Matrix& x, std::span<const Product> products, Activations acti
                             ? 1
                             : std::min<size_t>(read.count / kPanelTokens, 4 * workers / tiles + 1);
     const size_t piece = size_t(ceil_div(ceil_div(read.count, cuts), kMostTokens)) * kMostTokens;
-    plans.push_back(
-        {*product.weights, read, added, y_dtype, product.y.data(), size_t(ceil_div(read.count, piece)), piece, works});
+    plans.push_back({*product.weights, read, sides[i], added, y_dtype, product.y.data(),
+                     size_t(ceil_div(read.count, piece)), piece, works});
     works += plans.back().works();
   }
   const size_t grain = works > tiles ? 1 : std::max<size_t>(1, works / (8 * workers));

@@ -130,7 +130,7 @@ Packed Packed::parse(std::span<const uint8_t> data) {
   TERSOR_REQUIRE(head.scale_kind <= PackedScale::e8m0 && head.center < 256, Code::bad_data, kWhat, ": scales of kind ",
                  int(head.scale_kind), ", center ", head.center);
   const Layout layout(head);
-  TERSOR_REQUIRE(layout.bytes == head.bytes && head.bytes == data.size(), Code::bad_data, kWhat, ": ", data.size(),
+  TERSOR_REQUIRE(layout.bytes == head.bytes && head.bytes <= data.size(), Code::bad_data, kWhat, ": ", data.size(),
                  " bytes, the head says ", head.bytes, " and asks for ", layout.bytes);
   const uint8_t* const at = data.data();
   packed.tables = reinterpret_cast<const Tables*>(at + layout.tables);
@@ -139,6 +139,7 @@ Packed Packed::parse(std::span<const uint8_t> data) {
   packed.minimums = head.has_minimums ? at + layout.minimums : nullptr;
   packed.padded_columns = size_t(layout.padded_columns), packed.tiles = size_t(layout.tiles);
   packed.groups = size_t(layout.groups);
+  packed.extras = Extras::parse(data.subspan(size_t(head.bytes)), size_t(head.rows), size_t(head.columns));
   return packed;
 }
 

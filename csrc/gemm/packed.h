@@ -2,7 +2,7 @@
 // parts when a model is loaded. One layout for every ISA level and for integer and exact arithmetic, so that a matrix
 // stands once in memory; unpacking gives the parts back, bit for bit.
 //
-//   head | tables | codes [tile][step][unit][block] | scales [tile][group][32] | zeros | minimums
+//   head | tables | codes [tile][step][unit][block] | scales [tile][group][32] | zeros | minimums | extras
 //
 // each from a multiple of 64 bytes on. Rows are filled up to 32, columns too, with code 0; rows that only fill up have
 // scale 0.
@@ -11,6 +11,7 @@
 #include <span>
 
 #include "formats/grid.h"
+#include "gemm/extras.h"
 #include "gemm/kernels.h"
 
 namespace tersor::gemm {
@@ -27,7 +28,7 @@ struct PackedHead {
   float step;    // of the integers; 0 where there are none
   uint64_t rows, columns;
   uint64_t group;  // columns that share a scale: a power of two from 16 to 512; 0: all of a row
-  uint64_t bytes;  // of the whole blob
+  uint64_t bytes;  // of the blob without extras, which take what is left of it
 };
 
 struct Tables {
@@ -41,6 +42,7 @@ struct Packed {
   const Tables* tables;
   const uint8_t *codes, *scales, *zeros, *minimums;  // null where there are none
   size_t padded_columns, tiles, groups;              // groups: of the padded columns
+  Extras extras;
 
   // Raises bad_data: a blob that is none, or shorter or longer than its head says. data is 64-byte aligned, else
   // bad_call.
@@ -52,8 +54,8 @@ struct Packed {
 
 float number_at(PackedScale kind, const uint8_t* numbers, size_t index) noexcept;
 
-// Bytes of the blob. Raises bad_call for grids that the kernels do not take: groups of other sizes, levels of a row's
-// own.
+// Bytes of the blob without extras. Raises bad_call for grids that the kernels do not take: groups of other sizes,
+// levels of a row's own.
 uint64_t packed_bytes(const formats::Grid& grid);
 // out: packed_bytes(grid) long and 64-byte aligned. The grid has been checked by its format.
 void pack(const formats::Grid& grid, std::span<uint8_t> out, int threads);

@@ -1,7 +1,9 @@
 #include "gemm/tokens.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
+#include <limits>
 
 #include "core/bits.h"
 #include "core/error.h"
@@ -12,6 +14,8 @@ namespace {
 
 constexpr size_t kScaleColumns = 128;  // of int8_g128
 static_assert(kMostGroupColumns % kScaleColumns == 0);
+// An element so many times as large as the mean of them stays exact. No more than one in so many can be.
+constexpr float kLargeTimes = 6;
 constexpr size_t kRowPad = 64;  // rows that lie a power of two apart would share their cache lines' places
 
 // Eight sums side by side: one alone waits for each addition.
@@ -60,15 +64,21 @@ Tokens::Tokens(const Reading& how, size_t tokens, ScratchFrame& scratch) : readi
     float_sums = scratch.take<float>(count * (groups + 1));
   scales = scratch.take<float>(count);
   if (how.activations == Activations::int8_g128) group_scales = scratch.take<float>(count * (groups + 1));
+  if (how.activations == Activations::int8_outlier) {
+    most_large = how.padded_columns / size_t(kLargeTimes) + 1;
+    large = scratch.take<Large>(count * most_large);
+    large_counts = scratch.take<uint32_t>(count);
+  }
 }
 
 void Tokens::read(const Matrix& x, size_t row, size_t token, const Kernels& kernel) const {
   const uint8_t* const from = x.data + row * x.columns * dtype_bytes(x.dtype);
   ScratchFrame own;
   const float* floats = reinterpret_cast<const float*>(from);
-  if (x.dtype != DType::F32 || reinterpret_cast<uintptr_t>(from) % alignof(float) != 0) {
+  if (x.dtype != DType::F32 || reinterpret_cast<uintptr_t>(from) % alignof(float) != 0 || most_large) {
     const auto room = own.take<float>(x.columns);
     to_floats(x.dtype, from, x.columns, room.data());
+    if (most_large) take_large(room, token);
     floats = room.data();
   }
   if (reading.arithmetic == Arithmetic::int8)
@@ -77,6 +87,47 @@ void Tokens::read(const Matrix& x, size_t row, size_t token, const Kernels& kern
     read_halves(floats, x.columns, token);
   else
     read_floats(floats, x.columns, token);
+}
+
+// Takes them out of x. Sums are in a fixed order and not fused: the same elements on every machine.
+void Tokens::take_large(std::span<float> x, size_t token) const {
+  ScratchFrame own;
+  const auto sizes = own.take<float>(x.size());
+  for (size_t k = 0; k < x.size(); ++k) sizes[k] = std::fabs(x[k]);
+  const float most = kLargeTimes * (sum_of(sizes.data(), x.size()) / float(x.size()));
+  uint32_t found = 0;
+  if (most <= std::numeric_limits<float>::max())  // a row that is not finite has none
+    for (size_t k = 0; k < x.size() && found < most_large; ++k) {
+      if (!(sizes[k] > most)) continue;
+      large[token * most_large + found++] = {uint32_t(k), x[k]};
+      x[k] = 0;
+    }
+  large_counts[token] = found;
+}
+
+void Tokens::gather_large(ScratchFrame& scratch) {
+  if (!most_large) return;
+  constexpr uint32_t kNone = ~uint32_t(0);
+  std::vector<uint32_t> place(reading.padded_columns / kStepColumns, kNone);
+  const auto each = [&](const auto& f) {
+    for (size_t token = 0; token < count; ++token)
+      for (uint32_t i = 0; i < large_counts[token]; ++i) f(token, large[token * most_large + i]);
+  };
+  each([&](size_t, const Large& one) { place[one.column / kStepColumns] = 0; });
+  for (uint32_t step = 0; step < place.size(); ++step) {
+    if (place[step] == kNone) continue;
+    place[step] = uint32_t(large_elements.steps.size());
+    large_elements.steps.push_back(step);
+  }
+  large_elements.x = scratch.take<float>(large_elements.steps.size() * count * kStepColumns);
+  large_elements.sums = scratch.take<float>(large_elements.steps.size() * count * kStepSums);
+  std::ranges::fill(large_elements.x, 0.0f), std::ranges::fill(large_elements.sums, 0.0f);
+  const size_t sum_columns = std::min(reading.group, kStepColumns);
+  each([&](size_t token, const Large& one) {
+    const size_t at = place[one.column / kStepColumns] * count + token, k = one.column % kStepColumns;
+    large_elements.x[at * kStepColumns + k] = one.value;
+    large_elements.sums[at * kStepSums + k / sum_columns] += one.value;
+  });
 }
 
 void Tokens::read_integers(const float* x, size_t columns, size_t token, const Kernels& kernel) const {
@@ -112,7 +163,7 @@ void Tokens::read_floats(const float* x, size_t columns, size_t token) const {
     sum[g] = sum_of(x + k, std::min(reading.group, columns - k));
 }
 
-// Pairs: columns 0 and 2 of every four, then 1 and 3.
+// Pairs: columns 0 and 2 of every four, then 1 and 3. x was bfloat16: its top halves are all of it.
 void Tokens::read_halves(const float* x, size_t columns, size_t token) const {
   uint8_t* const to = values.data() + token * stride;
   float* const sum = float_sums.data() + token * (groups + 1);
@@ -120,7 +171,7 @@ void Tokens::read_halves(const float* x, size_t columns, size_t token) const {
   std::fill_n(sum, groups + 1, 0.0f);
   scales[token] = 1;
   size_t k = 0;
-  for (; k + 4 <= columns; k += 4) {  // x was bfloat16: its top halves are all of it
+  for (; k + 4 <= columns; k += 4) {
     uint64_t low, high;
     std::memcpy(&low, x + k, 8), std::memcpy(&high, x + k + 2, 8);
     const uint64_t first = (low >> 16 & 0xffff) | (high & 0xffff0000), second = low >> 48 | (high >> 32 & 0xffff0000);

@@ -53,6 +53,37 @@ TEST_CASE("gemm: a token's row has the same bits on every level, however many wo
   }
 }
 
+TEST_CASE("gemm: large elements of x stay exact and cost the others nothing, with the same bits on every level") {
+  uint32_t seed = 0;
+  for (const Wanted& wanted : kEveryGrid) {
+    Made made;
+    make(wanted, made, ++seed);
+    Blob blob(made.grid);
+    const size_t tokens = 5;
+    auto x = gaussian(tokens * wanted.columns, seed);
+    // The second token has none, the others one in 200 fifty times as large.
+    for (size_t i = 0; i < x.size(); i += 199)
+      if (i / wanted.columns != 1) x[i] *= 50;
+    const auto want = product(x, tokens, blob, Activations::int8_outlier);
+    const auto plain = product(x, tokens, blob, Activations::int8);
+    if (wanted.columns >= 1000) {
+      const double error = norm_of_error(made, x, tokens, want), plain_error = norm_of_error(made, x, tokens, plain);
+      CHECK(error < 0.01);
+      CHECK(plain_error > 3 * error);
+      CHECK(std::memcmp(&want[wanted.rows], &plain[wanted.rows], 4 * wanted.rows) == 0);
+    }
+    each_isa([&] {
+      for (const int threads : {1, 3}) CHECK(product(x, tokens, blob, Activations::int8_outlier, threads) == want);
+      for (size_t token = 0; token < tokens; ++token) {
+        const std::vector<float> alone(x.begin() + long(token * wanted.columns),
+                                       x.begin() + long((token + 1) * wanted.columns));
+        const auto y = product(alone, 1, blob, Activations::int8_outlier);
+        CHECK(std::memcmp(y.data(), &want[token * wanted.rows], 4 * wanted.rows) == 0);
+      }
+    });
+  }
+}
+
 TEST_CASE("gemm: any number of threads packs the same bytes and multiplies to the same bits") {
   Made made;
   make({100, 160, 64, 5, NumberKind::f16, true}, made, 1);

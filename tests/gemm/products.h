@@ -89,6 +89,22 @@ inline double worst_error(const Made& made, const std::vector<float>& x, size_t 
   return worst;
 }
 
+// Of y beside doubles over all tokens and rows: the error's norm by that of y.
+inline double norm_of_error(const Made& made, const std::vector<float>& x, size_t tokens, const std::vector<float>& y) {
+  const formats::Grid& grid = made.grid;
+  double error = 0, size = 0;
+  std::vector<float> row(grid.columns);
+  for (size_t n = 0; n < grid.rows; ++n) {
+    grid.dequantize(n, 0, grid.columns, row.data());
+    for (size_t m = 0; m < tokens; ++m) {
+      double want = 0;
+      for (size_t k = 0; k < grid.columns; ++k) want += double(x[m * grid.columns + k]) * double(row[k]);
+      error += std::pow(want - double(y[m * grid.rows + n]), 2), size += want * want;
+    }
+  }
+  return std::sqrt(error / size);
+}
+
 inline const Wanted kEveryGrid[] = {
     {48, 192, 128, 4},
     {33, 4304, 128, 4, NumberKind::bf16},

@@ -6,7 +6,7 @@ import pytest
 
 import tersor
 from tersor import gemm
-from tersor.formats import Hadamard
+from tersor.formats import ChannelScales, Hadamard, LowRank, Outliers, Permutation
 
 FORMATS = [
     "int1-g128", "ternary", "int2-g64", "int3-g128", "int4-g32", "int4-g128", "int5-g128", "int6-g128", "int8",
@@ -92,9 +92,45 @@ def test_what_is_refused():
         gemm.linear(x, packed, np.zeros(9, np.float32))
     with pytest.raises(ValueError, match='not as "int4"'):
         gemm.linear(x, packed, activations="int4")
-    with pytest.raises(ValueError, match="neither transforms nor side terms"):
-        gemm.PackedMatrix.of(tersor.quantize(weight, "int4-g32", transforms=[Hadamard(seed=1)]))
     with pytest.raises(ValueError, match="8 bits do not hold these levels"):
         gemm.linear(x, gemm.PackedMatrix.of(tersor.quantize(weight, "fp8-e4m3")), activations="int8")
     with pytest.raises(ValueError, match="one table of levels"):
         gemm.PackedMatrix.of(tersor.quantize(weight, "codebook16-channel"))
+
+
+@pytest.mark.parametrize("tokens", [1, 3, 40])
+@pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16])
+def test_transforms_and_side_terms(tokens, dtype):
+    random = np.random.default_rng(9)
+    weight = random.standard_normal((50, 192), np.float32)
+    transforms = [
+        ChannelScales(random.uniform(0.5, 2, 192).astype(np.float32)),
+        Permutation(random.permutation(192)),
+        Hadamard(seed=3),
+    ]
+    side_terms = [Outliers.fit(weight, 0.02), Outliers.fit(weight, 0.01), LowRank.fit(weight * 0.1, 5)]
+    side_terms.append(LowRank.fit(weight * 0.1, 3, dtype="int8"))
+    x = random.standard_normal((tokens, 192), np.float32).astype(dtype)
+    for kept in ([], transforms[:1], transforms[1:2], transforms[2:], transforms):
+        for added in ([], side_terms[:1], side_terms[2:3], side_terms):
+            q = tersor.quantize(weight, "int8", transforms=kept, side_terms=added)
+            want = x.astype(np.float64) @ q.dequantize(np.float32).astype(np.float64).T
+            packed = gemm.PackedMatrix.of(q)
+            for activations, most in (("exact", 1e-5 if dtype == np.float32 else 6e-3), ("int8", 2e-2)):
+                y = gemm.linear(x, packed, activations=activations, threads=1)
+                assert np.linalg.norm(y - want) < most * np.linalg.norm(want)
+                assert np.array_equal(y, gemm.linear(x, packed, activations=activations, threads=3))
+
+
+def test_outlier_safe_activations():
+    random = np.random.default_rng(10)
+    weight = random.standard_normal((256, 4096), np.float32)
+    packed = gemm.PackedMatrix.of(tersor.quantize(weight, "int8"))
+    x = random.standard_normal((16, 4096), np.float32)
+    x[:, random.choice(4096, 20, replace=False)] *= 50
+    exact = gemm.linear(x, packed, activations="exact")
+    errors = {
+        name: np.linalg.norm(gemm.linear(x, packed, activations=name) - exact) / np.linalg.norm(exact)
+        for name in ("int8", "int8-outlier")
+    }
+    assert errors["int8-outlier"] < 0.01 < errors["int8"]

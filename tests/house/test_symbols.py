@@ -9,7 +9,10 @@ import pytest
 
 ISA_OBJECT = re.compile(r"_(avx2|avx512|avx512vbmi|avx512bf16)\.cpp\.o$")
 WEAK = re.compile(r"^[0-9a-f]+ [WVu] (.+)$", re.MULTILINE)
-ALLOWED = re.compile(r"\b(avx2|avx512|avx512vbmi|avx512bf16)::|^DW\.ref\.")  # the latter: a pointer that unwinding needs, no code
+# The latter is a pointer that unwinding needs, no code.
+ALLOWED = re.compile(
+    r"\b(avx2|avx512|avx512vbmi|avx512bf16)::|^DW\.ref\."
+)
 
 
 def leaks(listing: str) -> list[str]:

@@ -178,6 +178,13 @@ class LowRank:
     def to_dict(self) -> dict[str, Any]:
         return {}
 
+    def factors(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return u and v with their scales, float32."""
+        u, v = self.u.astype(np.float32), self.v.astype(np.float32)
+        if self.u_scales is not None and self.v_scales is not None:
+            u, v = u * self.u_scales.astype(np.float32), v * self.v_scales.astype(np.float32)[:, None]
+        return u, v
+
     def parts(self) -> dict[str, NDArray[Any]]:
         scales = {"u_scales": self.u_scales, "v_scales": self.v_scales}
         return {"u": self.u, "v": self.v} | {name: array for name, array in scales.items() if array is not None}
