@@ -37,8 +37,7 @@ std::span<const int64_t> ids_at(uintptr_t address, size_t count) {
 }
 
 using ExpertRow = std::tuple<uintptr_t, size_t, std::string, uintptr_t, size_t>;
-using ProductRow =
-    std::tuple<uintptr_t, size_t, std::string, uintptr_t, size_t, uintptr_t, size_t, uintptr_t, size_t>;
+using ProductRow = std::tuple<uintptr_t, size_t, std::string, uintptr_t, size_t, uintptr_t, size_t, uintptr_t, size_t>;
 
 gemm::Activations activations_of(const std::string& name) {
   if (name == "int8") return gemm::Activations::int8;
@@ -130,8 +129,7 @@ void bind_gemm(nb::module_& m) {
         const nb::gil_scoped_release released;
         gemm::codes_of(packed, {packed.head.bits, trits}, bytes_at(out, out_bytes), threads);
       },
-      nb::arg("data"), nb::arg("bytes"), nb::arg("trits"), nb::arg("out"), nb::arg("out_bytes"),
-      nb::arg("threads"));
+      nb::arg("data"), nb::arg("bytes"), nb::arg("trits"), nb::arg("out"), nb::arg("out_bytes"), nb::arg("threads"));
 }
 
 }  // namespace tersor::binding

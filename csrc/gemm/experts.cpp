@@ -29,8 +29,8 @@ void linear_experts(const Matrix& x, std::span<const Expert> experts, std::span<
   // Rows of y by expert: the driver writes each expert's end to end.
   std::vector<size_t> first(experts.size() + 1);
   for (size_t i = 0; i < count; ++i) {
-    TERSOR_REQUIRE(chosen[i] >= 0 && uint64_t(chosen[i]) < experts.size(), Code::bad_call, "expert ", chosen[i],
-                   " at ", i, ": experts are 0..", experts.size() - 1);
+    TERSOR_REQUIRE(chosen[i] >= 0 && uint64_t(chosen[i]) < experts.size(), Code::bad_call, "expert ", chosen[i], " at ",
+                   i, ": experts are 0..", experts.size() - 1);
     ++first[size_t(chosen[i]) + 1];
   }
   for (size_t e = 0; e < experts.size(); ++e) first[e + 1] += first[e];

@@ -42,8 +42,8 @@ float number_factor(const Packed& packed) noexcept {
   const PackedHead& head = packed.head;
   if (!head.has_integers) return head.factor;
   const float* const levels = packed.tables->levels;
-  const auto* const most = std::max_element(
-      levels, levels + (size_t(1) << head.bits), [](float a, float b) { return std::fabs(a) < std::fabs(b); });
+  const auto* const most = std::max_element(levels, levels + (size_t(1) << head.bits),
+                                            [](float a, float b) { return std::fabs(a) < std::fabs(b); });
   return head.factor / (*most / float(int(packed.tables->integers[most - levels]) - head.center));
 }
 
@@ -112,8 +112,8 @@ void dequantize_rows(const Packed& packed, std::span<const int64_t> ids, DType d
 
 void dequantize_rows(const Packed& packed, size_t first, size_t count, DType dtype, std::span<uint8_t> out,
                      int threads) {
-  TERSOR_REQUIRE(first <= packed.head.rows && count <= packed.head.rows - first, Code::bad_call, "rows ", first,
-                 " to ", first + count, " are asked, the matrix has ", packed.head.rows);
+  TERSOR_REQUIRE(first <= packed.head.rows && count <= packed.head.rows - first, Code::bad_call, "rows ", first, " to ",
+                 first + count, " are asked, the matrix has ", packed.head.rows);
   dequantize(packed, count, [&](size_t i) { return first + i; }, dtype, out, threads);
 }
 

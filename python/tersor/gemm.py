@@ -65,7 +65,6 @@ class PackedMatrix:
         """Bytes in memory: those of the codes, scales and zeros, rows filled up to a multiple of 32."""
         return self.data.nbytes
 
-
     def rows(self, ids: object, dtype: DTypeLike = np.float32, *, threads: int = 0) -> NDArray[Any]:
         """Dequantize some rows, as an embedding looks them up.
 

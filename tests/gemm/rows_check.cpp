@@ -81,8 +81,14 @@ TEST_CASE("gemm/rows: every width and kind of numbers comes back bit for bit") {
     for (const auto kind : {NumberKind::f32, NumberKind::f16, NumberKind::bf16, NumberKind::e8m0})
       for (const size_t columns : {size_t(1), size_t(48), size_t(300)})
         for (const int offsets : {0, 1, 2})
-          every_row_comes_back(some({.rows = 37, .columns = columns, .group = 32, .bits = bits, .scale = kind,
-                                     .zeros = offsets == 1, .minimums = offsets == 2, .looked_up = offsets == 0}));
+          every_row_comes_back(some({.rows = 37,
+                                     .columns = columns,
+                                     .group = 32,
+                                     .bits = bits,
+                                     .scale = kind,
+                                     .zeros = offsets == 1,
+                                     .minimums = offsets == 2,
+                                     .looked_up = offsets == 0}));
   every_row_comes_back(some({.rows = 64, .columns = 530, .group = 16, .bits = 5}));
   every_row_comes_back(some({.rows = 3, .columns = 700, .group = 700, .bits = 3}));
 }

@@ -1,4 +1,4 @@
-"""Modules whose weights stay compressed, or in few bits, in memory. Needs PyTorch >= 2.10. Pages: docs/nn.md, gemm.md."""
+"""Modules whose weights stay compressed or in few bits in memory. Needs PyTorch >= 2.10. Pages: docs/nn.md, gemm.md."""
 
 from __future__ import annotations
 

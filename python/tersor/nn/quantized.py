@@ -162,7 +162,8 @@ class _QuantLayer(torch.nn.Module):  # type: ignore[misc]
             try:
                 self.packed_weight.load(found)
             except (FormatError, ValueError, TypeError, KeyError) as error:
-                error_msgs.append(f"{prefix.rstrip('.') or 'the layer'}, stored in {self.packed_weight.format}: {error}")
+                layer = prefix.rstrip(".") or "the layer"
+                error_msgs.append(f"{layer}, stored in {self.packed_weight.format}: {error}")
         elif strict:
             missing_keys.extend(prefix + name for name in names if name not in found)
         rest = {key: value for key, value in state_dict.items() if key.removeprefix(prefix) not in names}

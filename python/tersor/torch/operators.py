@@ -57,7 +57,7 @@ torch.library.register_fake("tersor::linear_experts", _fake_experts)
 torch.library.register_fake("tersor::packed_rows", _fake_rows)
 
 
-@torch.library.custom_op("tersor::linear_backward", mutates_args=())  # type: ignore[misc]
+@torch.library.custom_op("tersor::linear_backward", mutates_args=())  # type: ignore[untyped-decorator]
 def _linear_backward(dy: torch.Tensor, packed: torch.Tensor, columns: int) -> torch.Tensor:
     """dy W for dy [..., N], some rows of W dense at a time; summed in float32."""
     rows = dy.shape[-1]
@@ -75,7 +75,7 @@ def _linear_backward(dy: torch.Tensor, packed: torch.Tensor, columns: int) -> to
     return dx.to(dy.dtype).reshape(*dy.shape[:-1], columns)
 
 
-@torch.library.custom_op("tersor::linear_experts_backward", mutates_args=())  # type: ignore[misc]
+@torch.library.custom_op("tersor::linear_experts_backward", mutates_args=())  # type: ignore[untyped-decorator]
 def _linear_experts_backward(
     dy: torch.Tensor, packed: Sequence[torch.Tensor], experts: torch.Tensor, columns: int
 ) -> torch.Tensor:
