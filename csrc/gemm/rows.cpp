@@ -1,14 +1,12 @@
 #include "gemm/rows.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 
 #include "core/arena.h"
 #include "core/bits.h"
 #include "core/error.h"
 #include "core/pool.h"
-#include "formats/small_float.h"
 #include "gemm/tokens.h"
 
 namespace tersor::gemm {
@@ -37,28 +35,8 @@ void step_codes(const Packed& packed, size_t row, size_t step, uint8_t* out) noe
   }
 }
 
-// What numbers of groups are times. The head has it times the step of the integers, which the largest level tells.
-float number_factor(const Packed& packed) noexcept {
-  const PackedHead& head = packed.head;
-  if (!head.has_integers) return head.factor;
-  const float* const levels = packed.tables->levels;
-  const auto* const most = std::max_element(levels, levels + (size_t(1) << head.bits),
-                                            [](float a, float b) { return std::fabs(a) < std::fabs(b); });
-  return head.factor / (*most / float(int(packed.tables->integers[most - levels]) - head.center));
-}
-
-float number_at(PackedScale kind, const uint8_t* at, size_t i) noexcept {
-  switch (kind) {
-    case PackedScale::f32: return load_le<float>(at + 4 * i);
-    case PackedScale::f16: return formats::f32_of_f16(load_le<uint16_t>(at + 2 * i));
-    case PackedScale::bf16: return formats::f32_of_bf16(load_le<uint16_t>(at + 2 * i));
-    case PackedScale::e8m0: return formats::f32_of_e8m0(at[i]);
-  }
-  return 0;
-}
-
 // The same operations in the same order as Grid::dequantize, so that both give the same bits.
-void dequantize_row(const Packed& packed, float factor, size_t row, float* out) noexcept {
+void dequantize_row(const Packed& packed, size_t row, float* out) noexcept {
   const PackedHead& head = packed.head;
   const size_t columns = size_t(head.columns), group = head.group ? size_t(head.group) : packed.padded_columns;
   uint8_t codes[kStepColumns];
@@ -69,13 +47,13 @@ void dequantize_row(const Packed& packed, float factor, size_t row, float* out) 
     for (size_t k = column; k < end;) {
       if (k % group == 0) {
         const size_t i = (row / kTileRows * packed.groups + k / group) * kTileRows + row % kTileRows;
-        scale = number_at(head.scale_kind, packed.scales, i) * factor;
+        scale = number_at(head.scale_kind, packed.scales, i) * head.factor;
         if (packed.zeros) zero = float(packed.zeros[i]);
         if (packed.minimums) minimum = number_at(head.scale_kind, packed.minimums, i);
       }
       const size_t stop = std::min(end, k / group * group + group);
       for (; k < stop; ++k) {
-        const float scaled = scale * (packed.tables->levels[codes[k - column]] - zero);
+        const float scaled = scale * (packed.tables->levels.exact[codes[k - column]] - zero);
         out[k] = packed.minimums ? scaled + minimum : scaled;  // -0 stays where nothing is added
       }
     }
@@ -89,12 +67,11 @@ void dequantize(const Packed& packed, size_t count, const RowOf& row_of, DType d
   const size_t columns = size_t(packed.head.columns), row_bytes = columns * dtype_bytes(dtype);
   TERSOR_REQUIRE(out.size() == checked_mul(count, row_bytes, "rows"), Code::bad_call, "out has ", out.size(),
                  " bytes, ", count, " rows of ", row_bytes, " are needed");
-  const float factor = number_factor(packed);
   parallel_for(count, std::max<size_t>(1, (size_t(1) << 14) / columns), threads, [&](size_t begin, size_t end) {
     ScratchFrame scratch;
     const auto values = scratch.take<float>(columns);
     for (size_t i = begin; i < end; ++i) {
-      dequantize_row(packed, factor, row_of(i), values.data());
+      dequantize_row(packed, row_of(i), values.data());
       from_floats(dtype, values.data(), columns, out.data() + i * row_bytes);
     }
   });
