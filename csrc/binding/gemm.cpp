@@ -18,6 +18,8 @@
 #include "binding/formats.h"
 #include "core/array.h"
 #include "core/error.h"
+#include "gemm/experts.h"
+#include "gemm/rows.h"
 
 namespace nb = nanobind;
 
@@ -32,6 +34,11 @@ DType dtype_of(const std::string& name) {
   return *dtype;
 }
 
+std::span<const int64_t> ids_at(uintptr_t address, size_t count) {
+  return {reinterpret_cast<const int64_t*>(address), count};
+}
+
+using ExpertRow = std::tuple<uintptr_t, size_t, std::string, uintptr_t, size_t>;
 using ProductRow = std::tuple<uintptr_t, size_t, std::string, uintptr_t, size_t, uintptr_t, size_t, uintptr_t, size_t>;
 
 gemm::Activations activations_of(const std::string& name) {
@@ -123,6 +130,47 @@ void bind_gemm(nb::module_& m) {
       nb::arg("activations"), nb::arg("threads"),
       "products: rows of (packed, its bytes, dtype of bias, bias, its count, rows of x, their count, y, its bytes); "
       "bias and rows of x: address 0 for none");
+  m.def(
+      "gemm_experts",
+      [](const std::string& dtype, uintptr_t x, size_t tokens, size_t columns, const std::vector<ExpertRow>& rows,
+         uintptr_t chosen, size_t chosen_count, const std::string& activations, uintptr_t y, size_t y_bytes,
+         int threads) {
+        const auto read = activations_of(activations);
+        const gemm::Matrix from{dtype_of(dtype), reinterpret_cast<const uint8_t*>(x), tokens, columns};
+        std::vector<gemm::Packed> packed;
+        std::vector<gemm::Expert> experts;
+        packed.reserve(rows.size());
+        for (const auto& [data, data_bytes, bias_dtype, bias, bias_size] : rows) {
+          packed.push_back(gemm::Packed::parse(bytes_at(data, data_bytes)));
+          experts.push_back(
+              {&packed.back(), {dtype_of(bias_dtype), reinterpret_cast<const uint8_t*>(bias), 1, bias_size}});
+        }
+        const nb::gil_scoped_release released;
+        gemm::linear_experts(from, experts, ids_at(chosen, chosen_count), read, from.dtype, bytes_at(y, y_bytes),
+                             threads);
+      },
+      nb::arg("dtype"), nb::arg("x"), nb::arg("tokens"), nb::arg("columns"), nb::arg("experts"), nb::arg("chosen"),
+      nb::arg("chosen_count"), nb::arg("activations"), nb::arg("y"), nb::arg("y_bytes"), nb::arg("threads"),
+      "experts: rows of (packed, its bytes, dtype of bias, bias, its count); chosen: int64 [tokens, slots]");
+  m.def(
+      "gemm_rows",
+      [](uintptr_t data, size_t bytes, uintptr_t ids, size_t count, const std::string& dtype, uintptr_t out,
+         size_t out_bytes, int threads) {
+        const auto packed = gemm::Packed::parse(bytes_at(data, bytes));
+        const DType wanted = dtype_of(dtype);
+        const nb::gil_scoped_release released;
+        gemm::dequantize_rows(packed, ids_at(ids, count), wanted, bytes_at(out, out_bytes), threads);
+      },
+      nb::arg("data"), nb::arg("bytes"), nb::arg("ids"), nb::arg("count"), nb::arg("dtype"), nb::arg("out"),
+      nb::arg("out_bytes"), nb::arg("threads"), "ids: int64");
+  m.def(
+      "gemm_codes",
+      [](uintptr_t data, size_t bytes, bool trits, uintptr_t out, size_t out_bytes, int threads) {
+        const auto packed = gemm::Packed::parse(bytes_at(data, bytes));
+        const nb::gil_scoped_release released;
+        gemm::codes_of(packed, {packed.head.bits, trits}, bytes_at(out, out_bytes), threads);
+      },
+      nb::arg("data"), nb::arg("bytes"), nb::arg("trits"), nb::arg("out"), nb::arg("out_bytes"), nb::arg("threads"));
 }
 
 }  // namespace tersor::binding

@@ -126,6 +126,11 @@ Extras Extras::parse(std::span<const uint8_t> data, size_t rows, size_t columns)
   return extras;
 }
 
+Extras::Range Extras::outliers_of(size_t row) const noexcept {
+  const size_t end = std::min<size_t>(row_starts[row + 1], outliers);
+  return {std::min<size_t>(row_starts[row], end), end};
+}
+
 void Extras::transform(std::span<float> x, std::span<float> room, int threads) const {
   for (const Transform& one : transforms) switch (one.kind) {
       case Transform::Kind::hadamard: transform::hadamard(x, columns, one.seed, false, threads); break;
@@ -139,6 +144,24 @@ void Extras::transform(std::span<float> x, std::span<float> room, int threads) c
         std::copy(room.begin(), room.end(), x.begin());
         break;
     }
+}
+
+void Extras::restore(size_t row, std::span<float> weights, std::span<float> room) const {
+  for (size_t i = transforms.size(); i-- > 0;) switch (const Transform& one = transforms[i]; one.kind) {
+      case Transform::Kind::hadamard: transform::hadamard(weights, columns, one.seed, true, 1); break;
+      case Transform::Kind::hadamard_without_signs: transform::hadamard(weights, columns, {}, true, 1); break;
+      case Transform::Kind::scales:
+        for (size_t k = 0; k < columns; ++k) weights[k] /= one.scales[k];
+        break;
+      case Transform::Kind::permutation:
+        transform::permute_columns(weights, {one.order, columns}, true, room, 1);
+        std::ranges::copy(room, weights.begin());
+        break;
+    }
+  const Range own = outliers ? outliers_of(row) : Range{};
+  for (size_t i = own.first; i < own.end; ++i) weights[std::min<size_t>(places[i], columns - 1)] += values[i];
+  for (size_t r = 0; r < rank; ++r)
+    for (size_t k = 0; k < columns; ++k) weights[k] += u[r * rows + row] * v[r * columns + k];
 }
 
 SideTokens::SideTokens(const Extras& extras, size_t tokens, ScratchFrame& scratch)
@@ -195,8 +218,8 @@ void SideTokens::add(const Extras& extras, size_t first_row, size_t rows, size_t
   if (extras.outliers)
     for (size_t block = first / lanes; block * lanes < end; ++block)
       for (size_t n = 0; n < rows; ++n) {
-        const size_t row_end = std::min<size_t>(extras.row_starts[first_row + n + 1], extras.outliers);
-        const size_t start = std::min<size_t>(extras.row_starts[first_row + n], row_end), row_count = row_end - start;
+        const auto [start, row_end] = extras.outliers_of(first_row + n);
+        const size_t row_count = row_end - start;
         if (row_count == 0) continue;
         const float* const x = columns.data() + block * lanes * extras.columns;
         const auto place = [at = extras.places + start, last = extras.columns - 1](size_t i) {

@@ -31,6 +31,10 @@ struct Extras {
   const float *u = nullptr, *v = nullptr;    // [rank][rows], [rank][columns]
   std::span<const uint8_t> transform_bytes;  // of a parsed one: matrices that agree in them read x alike
 
+  struct Range {
+    size_t first = 0, end = 0;
+  };
+  Range outliers_of(size_t row) const noexcept;  // where there are outliers
   bool empty() const noexcept { return transforms.empty() && !has_side_terms(); }
   bool has_side_terms() const noexcept { return outliers != 0 || rank != 0; }
 
@@ -42,6 +46,8 @@ struct Extras {
 
   // Rows of x through the transforms. room: as long as x.
   void transform(std::span<float> x, std::span<float> room, int threads) const;
+  // A row of W: transforms undone, side terms added.
+  void restore(size_t row, std::span<float> weights, std::span<float> room) const;
 };
 
 // Tokens beside which side terms are multiplied, sixteen at a time where there are more than one.

@@ -6,6 +6,7 @@
 
 #include "core/error.h"
 #include "torch_ops/indexed.h"
+#include "torch_ops/linear.h"
 #include "torch_ops/lossless.h"
 #include "torch_ops/torch_c_abi.h"
 
@@ -21,8 +22,12 @@ constexpr Operator kOperators[] = {
     {"decompress_into", kDecompressIntoSchema, &decompress_into_boxed},
     {"rans_encode_indexed", kRansEncodeIndexedSchema, &rans_encode_indexed_boxed},
     {"rans_decode_indexed", kRansDecodeIndexedSchema, &rans_decode_indexed_boxed},
+    {"linear", kLinearSchema, &linear_boxed},
+    {"linear_forward", kLinearForwardSchema, &linear_boxed},
+    {"linear_many", kLinearManySchema, &linear_many_boxed},
+    {"linear_experts", kLinearExpertsSchema, &linear_experts_boxed},
+    {"packed_rows", kPackedRowsSchema, &packed_rows_boxed},
 };
-constexpr uint64_t kTargetVersion = uint64_t(2) << 56 | uint64_t(10) << 48;  // the ABI as of torch 2.10
 bool registered = false;
 pid_t process = 0;  // that registered
 

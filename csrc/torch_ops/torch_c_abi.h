@@ -2,15 +2,19 @@
 // has imported: one binary serves every torch, and the module loads where there is none.
 //
 // An operator gets a stack of 64-bit values. Tensor arguments are owned handles, and one that is not deleted leaks
-// silently, so they go into a Tensor (tensor.h) at once. Integers, doubles and bools are bit copies. Results go to the
+// silently, so they go into a Tensor (tensor.h) at once; so do lists into a List. Integers, doubles and bools are bit
+// copies, dtypes torch's numbers. Results go to the
 // bottom of the stack. An operator reports an error by a C++ exception, which torch turns into a RuntimeError.
 #pragma once
+#include <cstddef>
 #include <cstdint>
 
 namespace tersor::torch_ops {
 
 struct TensorHandle;
 struct LibraryHandle;
+struct ListHandle;
+inline constexpr uint64_t kTargetVersion = uint64_t(2) << 56 | uint64_t(10) << 48;  // the ABI as of torch 2.10
 using Boxed = void (*)(uint64_t* stack, uint64_t inputs, uint64_t outputs);
 
 // Declarations and look-up come from one list, so they cannot drift apart.
@@ -21,6 +25,13 @@ using Boxed = void (*)(uint64_t* stack, uint64_t inputs, uint64_t outputs);
   X(int32_t, torch_library_impl, (LibraryHandle*, const char*, Boxed, uint64_t))                               \
   X(int32_t, torch_get_num_threads, (uint32_t*))                                                               \
   X(int32_t, torch_parallel_for, (int64_t, int64_t, int64_t, void (*)(int64_t, int64_t, void*), void*))        \
+  X(int32_t, torch_call_dispatcher, (const char*, const char*, uint64_t*, uint64_t))                           \
+  X(int32_t, aoti_torch_memory_format_contiguous_format, ())                                                   \
+  X(int32_t, torch_new_list_reserve_size, (size_t, ListHandle**))                                              \
+  X(int32_t, torch_list_size, (ListHandle*, size_t*))                                                          \
+  X(int32_t, torch_list_get_item, (ListHandle*, size_t, uint64_t*))                                            \
+  X(int32_t, torch_list_push_back, (ListHandle*, uint64_t))                                                    \
+  X(int32_t, torch_delete_list, (ListHandle*))                                                                 \
   X(int32_t, aoti_torch_empty_strided,                                                                         \
     (int64_t, const int64_t*, const int64_t*, int32_t, int32_t, int32_t, TensorHandle**))                      \
   X(int32_t, aoti_torch_delete_tensor_object, (TensorHandle*))                                                 \

@@ -27,6 +27,7 @@ __all__ = [
     "compress",
     "decompress",
     "get_num_threads",
+    "linear",
     "load_file",
     "quantize",
     "safe_open",
@@ -46,6 +47,7 @@ _DOORS = (
     "entropy",
     "evaluate",
     "formats",
+    "gemm",
     "numpy",
 )  # come without an import statement; tersor.torch needs torch and one
 
@@ -85,6 +87,20 @@ def safe_open(
         raise ValueError(f'framework is "np" or "pt", not {framework!r}')
     reader: TensorReader[Any] = importlib.import_module(f"tersor.{door}").open_file(filename, device, base=base)
     return reader
+
+
+def linear(x: Any, weights: Any, bias: Any = None, *, activations: str | None = None) -> Any:
+    """Multiply: y = x W^T + bias, W in few bits.
+
+    x: [..., K] of float32, float16 or bfloat16. weights: a QuantizedTensor, which is packed by the first call and keeps
+    its packed copy, or a gemm.PackedMatrix. bias: [N] or None. activations: "int8", "int8-g128", "int8-outlier",
+    "exact"; None for what the matrix records.
+    Returns [..., N] of x's dtype: a tensor for a tensor, through which gradients reach x, else a NumPy array. What is
+    read and what is raised: tersor.gemm.linear and tersor.torch.linear, which this calls.
+    """
+    torch: Any = sys.modules.get("torch")
+    door = "torch" if torch is not None and isinstance(x, torch.Tensor) else "gemm"
+    return importlib.import_module(f"tersor.{door}").linear(x, weights, bias, activations=activations)
 
 
 @overload

@@ -10,6 +10,8 @@ from __future__ import annotations
 import contextlib
 import math
 import mmap
+import weakref
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,19 +19,19 @@ import numpy as np
 
 from tersor import _core
 from tersor.formats.format import rows_of
+from tersor.formats.quantized import DTYPES, QuantizedTensor
 from tersor.formats.side_terms import LowRank, Outliers
-from tersor.lossless import NUMPY_DTYPES, elements_of
+from tersor.lossless import NUMPY_DTYPES, Elements, elements_of
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from numpy.typing import DTypeLike, NDArray
     from typing_extensions import Self
 
-    from tersor.formats import QuantizedTensor
+    from tersor.formats.format import Format
 
-__all__ = ["PackedMatrix", "linear"]
+__all__ = ["PackedMatrix", "linear", "linear_experts", "linear_many", "packed_of"]
 
 _HUGE_PAGE = 2 << 20
-_FLOATS = ("F32", "F16", "BF16")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -65,6 +67,29 @@ class PackedMatrix:
     def nbytes(self) -> int:
         """Bytes in memory: those of the codes, scales and zeros, rows filled up to a multiple of 32."""
         return self.data.nbytes
+
+    def rows(self, ids: object, dtype: DTypeLike = np.float32, *, threads: int = 0) -> NDArray[Any]:
+        """Dequantize some rows, as an embedding looks them up.
+
+        ids: integers of any shape. dtype: float32, float16 or bfloat16, to which rows are rounded from float32.
+        Returns [*ids.shape, K]. Raises IndexError (an id that is no row: which), TypeError.
+        """
+        wanted = _name_of(dtype)
+        chosen = _integers(ids, "ids")
+        _require_below(chosen, self.shape[0], "id", "rows")
+        out = np.empty((*chosen.shape, self.shape[1]), dtype)
+        _core.gemm_rows(
+            self.data.ctypes.data, self.data.nbytes, chosen.ctypes.data, chosen.size, wanted, out.ctypes.data,
+            out.nbytes, threads,
+        )  # fmt: skip
+        return out
+
+    def codes(self, fmt: Format, *, threads: int = 0) -> NDArray[np.uint8]:
+        """The part "codes" that was packed, bit for bit, in rows as `fmt`, the tensor's format, stores it."""
+        out = np.empty(fmt.parts(*self.shape)["codes"].shape, np.uint8)
+        trits = getattr(fmt, "bits", None) == "ternary"
+        _core.gemm_codes(self.data.ctypes.data, self.data.nbytes, trits, out.ctypes.data, out.nbytes, threads)
+        return out
 
 
 class _Extras:
@@ -118,9 +143,28 @@ def _huge_bytes(size: int) -> NDArray[np.uint8]:
     return room[start : start + size]
 
 
+_packed: weakref.WeakKeyDictionary[QuantizedTensor, PackedMatrix] = weakref.WeakKeyDictionary()
+
+
+def packed_of(weights: PackedMatrix | QuantizedTensor) -> PackedMatrix:
+    """The packed matrix itself; of a quantized tensor the one that is made once and kept as long as the tensor is.
+
+    Both layouts are in memory then: keep PackedMatrix.of(tensor) and drop the tensor to have one.
+    Raises TypeError, and what PackedMatrix.of raises.
+    """
+    if isinstance(weights, PackedMatrix):
+        return weights
+    if not isinstance(weights, QuantizedTensor):
+        raise TypeError(f"a QuantizedTensor or a PackedMatrix is needed, found {type(weights).__name__}")
+    found = _packed.get(weights)
+    if found is None:
+        found = _packed[weights] = PackedMatrix.of(weights)
+    return found
+
+
 def linear(
     x: object,
-    weights: PackedMatrix,
+    weights: PackedMatrix | QuantizedTensor,
     bias: object = None,
     *,
     activations: str | None = None,
@@ -128,32 +172,139 @@ def linear(
 ) -> NDArray[Any]:
     """Multiply: y = x W^T + bias.
 
-    x: [..., K] of float32, float16 or bfloat16 (NumPy, torch on the CPU, DLPack); strided arrays are copied. bias: [N],
-    of these dtypes, or None. activations: "int8" reads x in 8 bits with a scale a token (the largest |x| / 127),
-    "int8-g128" with one a token and 128 columns; "int8-outlier" as "int8", but the elements of a token
-    beyond six times the mean of its |x| are multiplied in float32; "exact" in bfloat16 where x is and the machine
-    multiplies it, else in float32. None for what the matrix records. threads: 0 for get_num_threads().
+    x: [..., K] of float32, float16 or bfloat16 (NumPy, torch on the CPU, DLPack); strided arrays are copied. weights:
+    packed, or a quantized tensor, for which see packed_of. bias: [N], of these dtypes, or None. activations: "int8"
+    reads x in 8 bits with a scale a token (the largest |x| / 127), "int8-g128" with one a token and 128 columns;
+    "int8-outlier" as "int8", but the elements of a token beyond six times the mean of its |x| are multiplied in
+    float32; "exact" in bfloat16 where x is and the machine multiplies it, else in float32. None for what the matrix
+    records. threads: 0 for get_num_threads().
     Returns [..., N] of x's dtype. A token's row has the same bits on every machine, for any number of threads and
     beside any other tokens; one with a number that is not finite is NaN.
     Raises TypeError (dtypes), ValueError (K, N, activations; levels that 8-bit arithmetic does not read).
     Source: LLM.int8 (Dettmers et al., NeurIPS 2022) for dynamic 8-bit activations.
     """
-    given = elements_of(x)
-    if given.dtype not in _FLOATS:
-        raise TypeError(f"x is float32, float16 or bfloat16, not {given.dtype}")
-    if not given.shape or given.shape[-1] != weights.shape[1]:
-        raise ValueError(f"x is {list(given.shape)}, the last dim of the matrix {list(weights.shape)} is needed")
-    added = None if bias is None else elements_of(bias)
-    if added is not None and added.shape != weights.shape[:1]:
-        raise ValueError(f"bias is {list(added.shape)}, [{weights.shape[0]}] is needed")
+    return linear_many(x, [weights], [bias], activations=activations, threads=threads)[0]
+
+
+def linear_many(
+    x: object,
+    weights: Sequence[PackedMatrix | QuantizedTensor],
+    bias: Sequence[object] | None = None,
+    *,
+    activations: str | None = None,
+    threads: int = 0,
+) -> list[NDArray[Any]]:
+    """Multiply one x with several matrices in one call, as those of queries, keys and values: `linear` of each.
+
+    weights: matrices of any N and the K of x; they record the same activations unless these are given. bias: None, or
+    one a matrix, each [N] or None. x is read once for all matrices that read it alike, and no thread waits between
+    matrices. Raises what `linear` raises.
+    """
+    packed = [packed_of(one) for one in weights]
+    given = _tokens(x, packed)
+    added = _biases(bias, packed)
     leading = given.shape[:-1]
-    y = np.empty((*leading, weights.shape[0]), NUMPY_DTYPES[given.dtype])
-    product = (
-        weights.data.ctypes.data, weights.data.nbytes,
-        added.dtype if added else "F32", added.address if added else 0, weights.shape[0],
-        0, 0, y.ctypes.data, y.nbytes,
+    results = [np.empty((*leading, one.shape[0]), NUMPY_DTYPES[given.dtype]) for one in packed]
+    products = [(*_matrix(one), *_bias(to), 0, 0, elements_of(y).address, y.nbytes)
+                for one, to, y in zip(packed, added, results, strict=True)]  # fmt: skip
+    read = _activations(activations, packed)
+    if products:
+        _core.gemm_linear(given.dtype, given.address, math.prod(leading), given.shape[-1], products, read, threads)
+    return results
+
+
+def linear_experts(
+    x: object,
+    weights: Sequence[PackedMatrix | QuantizedTensor],
+    experts: object,
+    bias: Sequence[object] | None = None,
+    *,
+    activations: str | None = None,
+    threads: int = 0,
+) -> NDArray[Any]:
+    """Multiply every token with the matrices of the experts that it goes to, in one call.
+
+    x: [..., K]. weights: E matrices [N, K] of one shape. experts: integers [..., slots], which matrices each token of x
+    goes to. bias: None, or one an expert, each [N] or None.
+    Returns [..., slots, N] of x's dtype: y[m, s] = x[m] W^T + bias of expert experts[m, s], with the bits that `linear`
+    gives. Raises IndexError (an expert that there is not), and what `linear` raises.
+    """
+    packed = [packed_of(one) for one in weights]
+    if not packed:
+        raise ValueError("experts: at least one matrix is needed")
+    for i, one in enumerate(packed):
+        if one.shape != packed[0].shape:
+            raise ValueError(f"expert {i} is {list(one.shape)}, the first is {list(packed[0].shape)}")
+    given = _tokens(x, packed)
+    chosen = _integers(experts, "experts")
+    if chosen.ndim != len(given.shape) or chosen.shape[:-1] != given.shape[:-1]:
+        raise ValueError(f"experts are {list(chosen.shape)}, {[*given.shape[:-1], 'slots']} is needed for this x")
+    _require_below(chosen, len(packed), "expert", "experts")
+    added = _biases(bias, packed)  # they keep biases alive until the end
+    rows = [(*_matrix(one), *_bias(to)) for one, to in zip(packed, added, strict=True)]
+    y = np.empty((*chosen.shape, packed[0].shape[0]), NUMPY_DTYPES[given.dtype])
+    tokens = math.prod(given.shape[:-1])
+    _core.gemm_experts(
+        given.dtype, given.address, tokens, given.shape[-1], rows, chosen.ctypes.data, chosen.size,
+        _activations(activations, packed), y.ctypes.data, y.nbytes, threads,
     )  # fmt: skip
-    read = weights.activations if activations is None else activations
-    tokens = math.prod(leading)
-    _core.gemm_linear(given.dtype, given.address, tokens, weights.shape[1], [product], read, threads)
     return y
+
+
+def _tokens(x: object, packed: Sequence[PackedMatrix]) -> Elements:
+    given = elements_of(x)
+    if given.dtype not in DTYPES:
+        raise TypeError(f"x is float32, float16 or bfloat16, not {given.dtype}")
+    for one in packed:
+        if not given.shape or given.shape[-1] != one.shape[1]:
+            raise ValueError(f"x is {list(given.shape)}, the last dim of the matrix {list(one.shape)} is needed")
+    return given
+
+
+def _biases(bias: Sequence[object] | None, packed: Sequence[PackedMatrix]) -> list[Elements | None]:
+    if bias is None:
+        return [None] * len(packed)
+    if len(bias) != len(packed):
+        raise ValueError(f"{len(bias)} biases for {len(packed)} matrices")
+    found = [None if one is None else elements_of(one) for one in bias]
+    for added, one in zip(found, packed, strict=True):
+        if added is not None and added.shape != one.shape[:1]:
+            raise ValueError(f"bias is {list(added.shape)}, [{one.shape[0]}] is needed")
+    return found
+
+
+def _matrix(packed: PackedMatrix) -> tuple[int, int]:
+    return elements_of(packed.data).address, packed.data.nbytes
+
+
+def _bias(added: Elements | None) -> tuple[str, int, int]:
+    return (added.dtype, added.address, added.shape[0]) if added else ("F32", 0, 0)
+
+
+def _activations(given: str | None, packed: Sequence[PackedMatrix]) -> str:
+    if given is not None:
+        return given
+    recorded = {one.activations for one in packed}
+    if len(recorded) > 1:
+        raise ValueError(f"matrices record several activations, {', '.join(sorted(recorded))}: choose one")
+    return recorded.pop() if recorded else "int8"
+
+
+def _name_of(dtype: DTypeLike) -> str:
+    found = np.dtype(dtype)
+    for name in DTYPES:
+        if NUMPY_DTYPES[name] == found:
+            return name
+    raise TypeError(f"rows are float32, float16 or bfloat16, not {found}")
+
+
+def _integers(ids: object, what: str) -> NDArray[np.int64]:
+    array = np.asarray(ids)
+    if array.dtype.kind not in "iu" and array.size:
+        raise TypeError(f"{what} are integers, not {array.dtype}")
+    return np.ascontiguousarray(array, np.int64).reshape(array.shape)  # a scalar stays one
+
+
+def _require_below(ids: NDArray[np.int64], count: int, one: str, all_of_them: str) -> None:
+    if ids.size and not 0 <= (bad := int(ids.min())) <= (most := int(ids.max())) < count:
+        raise IndexError(f"{one} {bad if bad < 0 else most}: {all_of_them} are 0..{count - 1}")

@@ -10,9 +10,7 @@ import pytest
 ISA_OBJECT = re.compile(r"_(avx2|avx512|avx512vbmi|avx512bf16)\.cpp\.o$")
 WEAK = re.compile(r"^[0-9a-f]+ [WVu] (.+)$", re.MULTILINE)
 # The latter is a pointer that unwinding needs, no code.
-ALLOWED = re.compile(
-    r"\b(avx2|avx512|avx512vbmi|avx512bf16)::|^DW\.ref\."
-)
+ALLOWED = re.compile(r"\b(avx2|avx512|avx512vbmi|avx512bf16)::|^DW\.ref\.")
 
 
 def leaks(listing: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Modules whose weights stay compressed in memory. Needs PyTorch >= 2.10. Page: docs/nn.md."""
+"""Modules whose weights stay compressed or in few bits in memory. Needs PyTorch >= 2.10. Pages: docs/nn.md, gemm.md."""
 
 from __future__ import annotations
 
@@ -7,6 +7,19 @@ try:
 except ImportError as error:
     raise ImportError("tersor.nn needs PyTorch >= 2.10: pip install 'tersor[torch]'") from error
 
+from tersor.nn.convert import ConvertedLayer, convert_
 from tersor.nn.exact import ExactBytes, ExactEmbedding, ExactLinear, compress_exact_, exact_bytes
+from tersor.nn.quantized import PackedWeight, QuantEmbedding, QuantLinear
 
-__all__ = ["ExactBytes", "ExactEmbedding", "ExactLinear", "compress_exact_", "exact_bytes"]
+__all__ = [
+    "ConvertedLayer",
+    "ExactBytes",
+    "ExactEmbedding",
+    "ExactLinear",
+    "PackedWeight",
+    "QuantEmbedding",
+    "QuantLinear",
+    "compress_exact_",
+    "convert_",
+    "exact_bytes",
+]

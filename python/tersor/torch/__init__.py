@@ -15,6 +15,8 @@ except ImportError as error:
 import numpy as np
 
 from tersor import _core, checkpoint, fsspec, lossless
+from tersor.torch import operators  # noqa: F401 - registers them
+from tersor.torch.low_bit import linear, linear_experts, linear_many, packed_rows, packed_tensor
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,10 +27,15 @@ if TYPE_CHECKING:
 __all__ = [
     "compress",
     "decompress",
+    "linear",
+    "linear_experts",
+    "linear_many",
     "load",
     "load_file",
     "load_model",
     "open_file",
+    "packed_rows",
+    "packed_tensor",
     "rans_decode_indexed",
     "rans_encode_indexed",
     "save",
@@ -36,28 +43,6 @@ __all__ = [
     "save_model",
     "table_tensor",
 ]
-
-try:
-    _core.register_torch_ops()
-except OSError as error:
-    raise ImportError(f"tersor.torch needs PyTorch >= 2.10, found {torch.__version__}: {error}") from error
-
-
-# Writing into `out` has no result whose shape could be asked for.
-torch.library.register_fake("tersor::decompress_into", lambda data, out: None)
-
-
-def _fake_stream(symbols: Any, indexes: Any, tables: Any, means: Any) -> Any:
-    return symbols.new_empty(torch.library.get_ctx().new_dynamic_size(), dtype=torch.uint8)
-
-
-def _fake_symbols(data: Any, indexes: Any, tables: Any, means: Any) -> Any:
-    return indexes.new_empty(indexes.shape, dtype=torch.int32)
-
-
-torch.library.register_fake("tersor::rans_encode_indexed", _fake_stream)
-torch.library.register_fake("tersor::rans_decode_indexed", _fake_symbols)
-
 
 _DTYPES: dict[str, torch.dtype] = {
     "BOOL": torch.bool,
