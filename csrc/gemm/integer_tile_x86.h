@@ -1,6 +1,6 @@
-// Tiles of 8-bit integers for the levels that have no VPERMB: vectors of 256 or 512 bits, products by VPDPBUSD or,
-// where the machine has none, by VPMADDUBSW. Included by one file a level: everything here is local to it. Codes of 4
-// and 8 bits are read as they lie, all others from a panel.
+// Tiles of 8-bit integers for the levels that have no VPERMB: vectors of 256 or 512 bits, products by VPDPBUSD or, where
+// the machine has none, by VPMADDUBSW. Included by one file a level: everything here is local to it. Codes of 4 and 8 bits
+// are read as they lie, all others from a panel.
 //
 // VPMADDUBSW adds two products in 16 bits. Those of 4-bit codes fit eight times: 8 * 2 * 15 * 127 < 2^15. Bytes are
 // taken less 128, and their sign goes to the activation, which is never -128: 2 * 128 * 127 < 2^15.
@@ -45,6 +45,7 @@ struct Vector {
   }
   static TERSOR_INLINE Integers shuffle(Integers table, Integers v) { return _mm512_shuffle_epi8(table, v); }
   static TERSOR_INLINE Integers plus_up_to_255(Integers a, Integers b) { return _mm512_adds_epu8(a, b); }
+  static TERSOR_INLINE Integers plus(Integers a, Integers b) { return _mm512_add_epi32(a, b); }
   static TERSOR_INLINE Integers less(Integers a, Integers b) { return _mm512_sub_epi8(a, b); }
   static TERSOR_INLINE Integers size(Integers s8) { return _mm512_abs_epi8(s8); }
   static TERSOR_INLINE Sign sign(Integers s8) { return _mm512_movepi8_mask(s8); }
@@ -79,7 +80,9 @@ struct Vector {
   static TERSOR_INLINE Integers load(const uint8_t* at) {
     return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at));
   }
-  static TERSOR_INLINE void store(uint8_t* at, Integers v) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(at), v); }
+  static TERSOR_INLINE void store(uint8_t* at, Integers v) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(at), v);
+  }
   static TERSOR_INLINE Floats load(const float* at) { return _mm256_loadu_ps(at); }
   static TERSOR_INLINE void store(float* at, Floats v) { _mm256_storeu_ps(at, v); }
   static TERSOR_INLINE Integers zeros() { return _mm256_setzero_si256(); }
@@ -101,6 +104,7 @@ struct Vector {
   }
   static TERSOR_INLINE Integers shuffle(Integers table, Integers v) { return _mm256_shuffle_epi8(table, v); }
   static TERSOR_INLINE Integers plus_up_to_255(Integers a, Integers b) { return _mm256_adds_epu8(a, b); }
+  static TERSOR_INLINE Integers plus(Integers a, Integers b) { return _mm256_add_epi32(a, b); }
   static TERSOR_INLINE Integers less(Integers a, Integers b) { return _mm256_sub_epi8(a, b); }
   static TERSOR_INLINE Integers size(Integers s8) { return _mm256_abs_epi8(s8); }
   static TERSOR_INLINE Sign sign(Integers s8) { return s8; }
@@ -113,7 +117,8 @@ struct Vector {
   }
   static TERSOR_INLINE Floats numbers(PackedScale kind, const uint8_t* group, int row) {
     switch (kind) {
-      case PackedScale::f16: return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(group + 2 * row)));
+      case PackedScale::f16:
+        return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(group + 2 * row)));
       case PackedScale::bf16:
         return _mm256_castsi256_ps(_mm256_slli_epi32(
             _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(group + 2 * row))), 16));
@@ -140,11 +145,14 @@ struct Pairs {
   }
   static TERSOR_INLINE void next(Integers& pairs, Integers u8, Integers s8) {
     Integers two;
-    asm("vpmaddubsw %3, %2, %1\n\tvpaddw %1, %0, %0" : "+v"(pairs), "=&v"(two) : "v"(u8), "v"(s8));
+    asm("vpmaddubsw %3, %2, %1\n\tvpaddw %1, %0, %0"
+        : "+v"(pairs), "=&v"(two)
+        : "v"(u8), "v"(s8));
   }
-  static TERSOR_INLINE void widen(Integers& sum, Integers pairs, Integers ones) {
-    Integers two;
-    asm("vpmaddwd %3, %2, %1\n\tvpaddd %1, %0, %0" : "+v"(sum), "=&v"(two) : "v"(pairs), "v"(ones));
+  static TERSOR_INLINE Integers whole(Integers pairs, Integers ones) {
+    Integers fours;
+    asm("vpmaddwd %2, %1, %0" : "=v"(fours) : "v"(pairs), "v"(ones));
+    return fours;
   }
   static TERSOR_INLINE void dot(Integers& sum, Integers size, Vector::Sign sign, Integers s8, Integers ones) {
     Integers two;
@@ -189,7 +197,8 @@ TERSOR_INLINE Integers codes(const uint8_t* p) {
   if constexpr (kBits == 1) return field<1, kV>(p);
   if constexpr (kBits == 3) return Vector::either(codes<2, kV>(p), field<1, kV, 2>(p + 2 * kUnit));
   if constexpr (kBits == 5) return Vector::either(codes<4, kV>(p), field<1, kV, 4>(p + 4 * kUnit));
-  if constexpr (kBits == 6) return Vector::either(codes<4, kV>(p), field<2, 2 * (kV % 4), 4>(p + (4 + kV / 4) * kUnit));
+  if constexpr (kBits == 6)
+    return Vector::either(codes<4, kV>(p), field<2, 2 * (kV % 4), 4>(p + (4 + kV / 4) * kUnit));
 }
 
 // Where a group's numbers stand.
@@ -198,6 +207,16 @@ struct Group {
   size_t number;  // of its sums
   size_t left;    // groups that have this scale
 };
+
+// What a group's sums, [token][32], begin with where codes are taken less `offset`.
+__attribute__((noinline)) void start_group(const IntegerTile& t, const Group& at, int tokens, int offset,
+                                           int32_t* sums) {
+  for (int i = 0; i < tokens; ++i) {
+    const Integers from = Vector::all((offset - t.center) * t.sums[size_t(i) * t.sums_stride + at.number]);
+    for (int row = 0; row < int(kTileRows); row += kVectorRows, sums += kVectorRows)
+      Vector::store(reinterpret_cast<uint8_t*>(sums), from);
+  }
+}
 
 // A group's sums, [token][32], into y.
 __attribute__((noinline)) void scale_group(const IntegerTile& t, const Group& at, int tokens, const int32_t* sums,
@@ -224,21 +243,18 @@ __attribute__((noinline)) void scale_group(const IntegerTile& t, const Group& at
 // after the other: it lies in the nearest cache then.
 template <class Product, int kBits, int kTokens>
 struct Tile {
-  static constexpr bool kInPairs = !Product::kFours && kBits == 4;  // 16-bit sums stand beside those of 32 bits
-  static constexpr int kSums = kInPairs ? 4 : 8;
-  static constexpr int kVectors =
-      Vector::kRegisters == 32 || kSums / kTokens > kTileVectors ? kTileVectors : kSums / kTokens;
+  static constexpr bool kInPairs = !Product::kFours && kBits == 4;  // registers hold sums of 16 bits
+  static constexpr int kVectors = kTileVectors * kTokens > 8 ? 8 / kTokens : kTileVectors;
   static constexpr int kOffset = Product::kFours || kBits == 4 ? 0 : 128;
   static constexpr int kHalfBytes = 16 / 8 * int(kTileRows) * kBits;  // of 16 columns
 
-  const IntegerTile& t;
+  const size_t x_stride;
   Integers sums[kVectors][kTokens];
-  Integers pairs[kVectors][kTokens];
 
   template <int kV>
   TERSOR_INLINE Integers four_of(const int8_t* x, int i) const {
     int four;
-    __builtin_memcpy(&four, x + size_t(i) * t.x_stride + 4 * kV, 4);
+    __builtin_memcpy(&four, x + size_t(i) * x_stride + 4 * kV, 4);
     return Vector::all(four);
   }
   template <bool kFirst>
@@ -248,9 +264,9 @@ struct Tile {
     else if constexpr (!kInPairs)
       Product::dot(sums[r][i], Vector::size(weights), Vector::sign(weights), activations, Vector::words(1));
     else if constexpr (kFirst)
-      Product::first(pairs[r][i], weights, activations);
+      Product::first(sums[r][i], weights, activations);
     else
-      Product::next(pairs[r][i], weights, activations);
+      Product::next(sums[r][i], weights, activations);
   }
   template <int kV>
   TERSOR_INLINE Integers weights_of(const uint8_t* p, int r) const {
@@ -271,6 +287,8 @@ struct Tile {
 #pragma GCC unroll 8
         for (int i = 0; i < kTokens; ++i) multiply<kFirst>(r, i, weights, activations[i]);
       }
+      // Loads do not pass it: gcc 12 takes the next vector's so early that it runs out of registers.
+      asm volatile("" ::: "memory");
     } else {
       Integers weights[kVectors];
 #pragma GCC unroll 8
@@ -287,42 +305,45 @@ struct Tile {
   TERSOR_INLINE void half(const uint8_t* p, const int8_t* x) {
     vector<0, kFirst>(p, x), vector<1, false>(p, x), vector<2, false>(p, x), vector<3, false>(p, x);
   }
-  TERSOR_INLINE void widen() {
+  static TERSOR_INLINE uint8_t* place(int32_t* out, int r, int i) {
+    return reinterpret_cast<uint8_t*>(out + i * int(kTileRows) + r * kVectorRows);
+  }
+  TERSOR_INLINE void widen(int32_t* out) {
     if constexpr (kInPairs)
 #pragma GCC unroll 8
-      for (int r = 0; r < kVectors; ++r)
+      for (int i = 0; i < kTokens; ++i)
 #pragma GCC unroll 8
-        for (int i = 0; i < kTokens; ++i) Product::widen(sums[r][i], pairs[r][i], Vector::words(1));
+        for (int r = 0; r < kVectors; ++r) {
+          uint8_t* const at = place(out, r, i);
+          Vector::store(at, Vector::plus(Vector::load(at), Product::whole(sums[r][i], Vector::words(1))));
+        }
   }
-  // One group of the rows from `row` on; its sums go to [token][32].
-  TERSOR_INLINE void run(const uint8_t* p, const int8_t* x, size_t halves, const int32_t* x_sums, int32_t* out) {
+  // `halves` of a group. out: its sums, [token][32].
+  TERSOR_INLINE void run(const uint8_t* p, const int8_t* x, size_t halves, int32_t* out) {
+    if constexpr (!kInPairs)
 #pragma GCC unroll 8
-    for (int i = 0; i < kTokens; ++i)
+      for (int i = 0; i < kTokens; ++i)
 #pragma GCC unroll 8
-      for (int r = 0; r < kVectors; ++r)
-        sums[r][i] = Vector::all((kOffset - t.center) * x_sums[size_t(i) * t.sums_stride]);
-    for (;; p += 2 * kHalfBytes, x += 32) {
-      half<true>(p, x);
-      if (--halves == 0) break;
-      half<false>(p + kHalfBytes, x + 16);
-      if (--halves == 0) break;
-      widen();
+        for (int r = 0; r < kVectors; ++r) sums[r][i] = Vector::load(place(out, r, i));
+    for (; halves >= 2; halves -= 2, p += 2 * kHalfBytes, x += 32) {
+      half<true>(p, x), half<false>(p + kHalfBytes, x + 16);
+      widen(out);
     }
-    widen();
+    if (halves) half<true>(p, x), widen(out);
+    if constexpr (!kInPairs)
 #pragma GCC unroll 8
-    for (int i = 0; i < kTokens; ++i)
+      for (int i = 0; i < kTokens; ++i)
 #pragma GCC unroll 8
-      for (int r = 0; r < kVectors; ++r)
-        Vector::store(reinterpret_cast<uint8_t*>(out + i * int(kTileRows) + r * kVectorRows), sums[r][i]);
+        for (int r = 0; r < kVectors; ++r) Vector::store(place(out, r, i), sums[r][i]);
   }
 };
 
 // Apart from what scales its sums, or registers would be saved around that.
 template <class Product, int kBits, int kTokens>
-__attribute__((noinline)) void sum_group(const IntegerTile& t, const uint8_t* p, const int8_t* x, size_t halves,
-                                         const int32_t* x_sums, int32_t* out) {
-  Tile<Product, kBits, kTokens> here{t, {}, {}};
-  here.run(p, x, halves, x_sums, out);
+__attribute__((noinline)) void sum_group(const uint8_t* p, const int8_t* x, size_t x_stride, size_t halves,
+                                         int32_t* out) {
+  Tile<Product, kBits, kTokens> here{x_stride, {}};
+  here.run(p, x, halves, out);
 }
 
 // Of the tile's tokens from `first` on. room: integers [kMostTokens][32].
@@ -337,9 +358,9 @@ void tile(const IntegerTile& t, size_t first, int32_t* room) {
   for (size_t left = 2 * t.steps; left;) {
     using Here = Tile<Product, kBits, kTokens>;
     const size_t halves = left < t.group_halves ? left : t.group_halves;
+    start_group(t, at, kTokens, Here::kOffset, room);
     for (int v = 0; v < kTileVectors; v += Here::kVectors)
-      sum_group<Product, kBits, kTokens>(t, p + v * Vector::kBytes, x, halves, t.sums + at.number,
-                                         room + v * kVectorRows);
+      sum_group<Product, kBits, kTokens>(p + v * Vector::kBytes, x, t.x_stride, halves, room + v * kVectorRows);
     scale_group(t, at, kTokens, room, y);
     left -= halves, p += halves * Here::kHalfBytes, x += 16 * halves;
     ++at.number;
