@@ -1,6 +1,6 @@
-// Tiles of 8-bit integers for the levels that have no VPERMB: vectors of 256 or 512 bits, products by VPDPBUSD or, where
-// the machine has none, by VPMADDUBSW. Included by one file a level: everything here is local to it. Codes of 4 and 8 bits
-// are read as they lie, all others from a panel.
+// Tiles of 8-bit integers for the levels that have no VPERMB: vectors of 256 or 512 bits, products by VPDPBUSD or,
+// where the machine has none, by VPMADDUBSW. Included by one file a level: everything here is local to it. Codes of 4
+// and 8 bits are read as they lie, all others from a panel.
 //
 // VPMADDUBSW adds two products in 16 bits. Those of 4-bit codes fit eight times: 8 * 2 * 15 * 127 < 2^15. Bytes are
 // taken less 128, and their sign goes to the activation, which is never -128: 2 * 128 * 127 < 2^15.
@@ -80,9 +80,7 @@ struct Vector {
   static TERSOR_INLINE Integers load(const uint8_t* at) {
     return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at));
   }
-  static TERSOR_INLINE void store(uint8_t* at, Integers v) {
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(at), v);
-  }
+  static TERSOR_INLINE void store(uint8_t* at, Integers v) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(at), v); }
   static TERSOR_INLINE Floats load(const float* at) { return _mm256_loadu_ps(at); }
   static TERSOR_INLINE void store(float* at, Floats v) { _mm256_storeu_ps(at, v); }
   static TERSOR_INLINE Integers zeros() { return _mm256_setzero_si256(); }
@@ -117,8 +115,7 @@ struct Vector {
   }
   static TERSOR_INLINE Floats numbers(PackedScale kind, const uint8_t* group, int row) {
     switch (kind) {
-      case PackedScale::f16:
-        return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(group + 2 * row)));
+      case PackedScale::f16: return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(group + 2 * row)));
       case PackedScale::bf16:
         return _mm256_castsi256_ps(_mm256_slli_epi32(
             _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(group + 2 * row))), 16));
@@ -145,9 +142,7 @@ struct Pairs {
   }
   static TERSOR_INLINE void next(Integers& pairs, Integers u8, Integers s8) {
     Integers two;
-    asm("vpmaddubsw %3, %2, %1\n\tvpaddw %1, %0, %0"
-        : "+v"(pairs), "=&v"(two)
-        : "v"(u8), "v"(s8));
+    asm("vpmaddubsw %3, %2, %1\n\tvpaddw %1, %0, %0" : "+v"(pairs), "=&v"(two) : "v"(u8), "v"(s8));
   }
   static TERSOR_INLINE Integers whole(Integers pairs, Integers ones) {
     Integers fours;
@@ -197,8 +192,7 @@ TERSOR_INLINE Integers codes(const uint8_t* p) {
   if constexpr (kBits == 1) return field<1, kV>(p);
   if constexpr (kBits == 3) return Vector::either(codes<2, kV>(p), field<1, kV, 2>(p + 2 * kUnit));
   if constexpr (kBits == 5) return Vector::either(codes<4, kV>(p), field<1, kV, 4>(p + 4 * kUnit));
-  if constexpr (kBits == 6)
-    return Vector::either(codes<4, kV>(p), field<2, 2 * (kV % 4), 4>(p + (4 + kV / 4) * kUnit));
+  if constexpr (kBits == 6) return Vector::either(codes<4, kV>(p), field<2, 2 * (kV % 4), 4>(p + (4 + kV / 4) * kUnit));
 }
 
 // Where a group's numbers stand.

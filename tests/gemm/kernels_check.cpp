@@ -60,9 +60,14 @@ struct Made {
       made.assign(stored * kTileRows * size, 0);
       for (size_t i = 0; i < stored * kTileRows; ++i) {
         const float value = std::ldexp(float(random() % 2000) - 1000, -16);  // with f16's smallest among them
-        const uint16_t half = shape.scale == PackedScale::f16 ? formats::f16_of_f32(value) : formats::bf16_of_f32(value);
+        const uint16_t half =
+            shape.scale == PackedScale::f16 ? formats::f16_of_f32(value) : formats::bf16_of_f32(value);
         const uint8_t power = uint8_t(i % 7 == 0 ? 0 : 120 + random() % 10);
-        std::memcpy(made.data() + i * size, size == 4 ? static_cast<const void*>(&value) : size == 2 ? static_cast<const void*>(&half) : &power, size);
+        std::memcpy(made.data() + i * size,
+                    size == 4   ? static_cast<const void*>(&value)
+                    : size == 2 ? static_cast<const void*>(&half)
+                                : &power,
+                    size);
       }
       return Numbers{made.data(), kTileRows * size};
     };

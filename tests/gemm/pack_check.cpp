@@ -58,8 +58,8 @@ TEST_CASE("gemm pack: codes of every width lie where the layout has them, for an
     int bits;
     bool trits;
   };
-  for (const Width width : {Width{1, false}, {2, false}, {2, true}, {3, false}, {4, false}, {5, false}, {6, false},
-                            {8, false}})
+  for (const Width width :
+       {Width{1, false}, {2, false}, {2, true}, {3, false}, {4, false}, {5, false}, {6, false}, {8, false}})
     for (const size_t rows : {1, 2, 32, 65})
       for (const size_t columns : {1, 31, 32, 33, 159, 160, 639, 640, 641, 672, 1300}) {
         Made made;
@@ -95,9 +95,12 @@ TEST_CASE("gemm pack: numbers of groups are those of the grid, rows side by side
     PackedScale packed;
     size_t bytes;
   };
-  for (const Kind kind : {Kind{NumberKind::f32, PackedScale::f32, 4}, {NumberKind::f16, PackedScale::f16, 2},
-                          {NumberKind::bf16, PackedScale::bf16, 2}, {NumberKind::e8m0, PackedScale::e8m0, 1},
-                          {NumberKind::e4m3, PackedScale::bf16, 2}, {NumberKind::super, PackedScale::f32, 4}})
+  for (const Kind kind : {Kind{NumberKind::f32, PackedScale::f32, 4},
+                          {NumberKind::f16, PackedScale::f16, 2},
+                          {NumberKind::bf16, PackedScale::bf16, 2},
+                          {NumberKind::e8m0, PackedScale::e8m0, 1},
+                          {NumberKind::e4m3, PackedScale::bf16, 2},
+                          {NumberKind::super, PackedScale::f32, 4}})
     for (const size_t row_stride : {present, size_t(0)}) {
       formats::GroupNumbers numbers;
       numbers.kind = kind.stored, numbers.data = data.data(), numbers.row_stride = row_stride;
@@ -122,6 +125,5 @@ TEST_CASE("gemm pack: numbers of groups are those of the grid, rows side by side
   std::vector<uint8_t> out(groups * 32, 0xaa);
   pack_zeros(zeros, 32, 8, groups, present, out.data());
   for (size_t g = 0; g < groups; ++g)
-    for (size_t r = 0; r < 32; ++r)
-      CHECK(out[g * 32 + r] == (g < present && r < 8 ? data[(32 + r) * present + g] : 0));
+    for (size_t r = 0; r < 32; ++r) CHECK(out[g * 32 + r] == (g < present && r < 8 ? data[(32 + r) * present + g] : 0));
 }
