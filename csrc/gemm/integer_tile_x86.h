@@ -202,33 +202,28 @@ struct Group {
   size_t left;    // groups that have this scale
 };
 
-// What a group's sums, [token][32], begin with where codes are taken less `offset`.
-__attribute__((noinline)) void start_group(const IntegerTile& t, const Group& at, int tokens, int offset,
-                                           int32_t* sums) {
-  for (int i = 0; i < tokens; ++i) {
-    const Integers from = Vector::all((offset - t.center) * t.sums[size_t(i) * t.sums_stride + at.number]);
-    for (int row = 0; row < int(kTileRows); row += kVectorRows, sums += kVectorRows)
-      Vector::store(reinterpret_cast<uint8_t*>(sums), from);
-  }
-}
-
-// A group's sums, [token][32], into y.
-__attribute__((noinline)) void scale_group(const IntegerTile& t, const Group& at, int tokens, const int32_t* sums,
+// A group's sums, [token][32], of codes less `offset`, into y; zeros are left in their place.
+__attribute__((noinline)) void scale_group(const IntegerTile& t, const Group& at, int tokens, int offset, int32_t* sums,
                                            float* y) {
-  for (int row = 0; row < int(kTileRows); row += kVectorRows) {
-    const Floats scale = Vector::numbers(t.scale_kind, at.scales, row);
-    for (int i = 0; i < tokens; ++i) {
-      const size_t here = size_t(i) * t.sums_stride + at.number, place = size_t(i) * kTileRows + size_t(row);
-      const float x_sum = float(t.sums[here]);
-      Floats value = Vector::floats(Vector::load(reinterpret_cast<const uint8_t*>(sums + place)));
-      if (at.zeros)
-        value = Vector::fused_less(Vector::floats(Vector::of_bytes(at.zeros + row)), Vector::all(x_sum), value);
-      const Floats factor = t.x_scales ? Vector::times(scale, Vector::all(t.x_scales[here])) : scale;
-      Floats sum = Vector::fused(value, factor, Vector::load(y + place));
+  Floats scale[kTileVectors];
+#pragma GCC unroll 4
+  for (int v = 0; v < kTileVectors; ++v) scale[v] = Vector::numbers(t.scale_kind, at.scales, v * kVectorRows);
+  for (int i = 0; i < tokens; ++i, sums += kTileRows, y += kTileRows) {
+    const size_t here = size_t(i) * t.sums_stride + at.number;
+    const Integers from = Vector::all((offset - t.center) * t.sums[here]);
+    const Floats x_scale = Vector::all(t.x_scales ? t.x_scales[here] : 1.0f);
+    const Floats x_sum = Vector::all(float(t.sums[here]));
+#pragma GCC unroll 4
+    for (int v = 0; v < kTileVectors; ++v) {
+      const int row = v * kVectorRows;
+      uint8_t* const place = reinterpret_cast<uint8_t*>(sums + row);
+      Floats value = Vector::floats(Vector::plus(from, Vector::load(place)));
+      Vector::store(place, Vector::zeros());
+      if (at.zeros) value = Vector::fused_less(Vector::floats(Vector::of_bytes(at.zeros + row)), x_sum, value);
+      Floats sum = Vector::fused(value, Vector::times(scale[v], x_scale), Vector::load(y + row));
       if (at.minimums)
-        sum = Vector::fused(Vector::numbers(t.scale_kind, at.minimums, row),
-                            Vector::all(t.x_scales ? x_sum * t.x_scales[here] : x_sum), sum);
-      Vector::store(y + place, sum);
+        sum = Vector::fused(Vector::numbers(t.scale_kind, at.minimums, row), Vector::times(x_sum, x_scale), sum);
+      Vector::store(y + row, sum);
     }
   }
 }
@@ -312,13 +307,13 @@ struct Tile {
           Vector::store(at, Vector::plus(Vector::load(at), Product::whole(sums[r][i], Vector::words(1))));
         }
   }
-  // `halves` of a group. out: its sums, [token][32].
+  // `halves` of a group. out: its sums, [token][32], which were 0.
   TERSOR_INLINE void run(const uint8_t* p, const int8_t* x, size_t halves, int32_t* out) {
     if constexpr (!kInPairs)
 #pragma GCC unroll 8
       for (int i = 0; i < kTokens; ++i)
 #pragma GCC unroll 8
-        for (int r = 0; r < kVectors; ++r) sums[r][i] = Vector::load(place(out, r, i));
+        for (int r = 0; r < kVectors; ++r) sums[r][i] = Vector::zeros();
     for (; halves >= 2; halves -= 2, p += 2 * kHalfBytes, x += 32) {
       half<true>(p, x), half<false>(p + kHalfBytes, x + 16);
       widen(out);
@@ -342,20 +337,18 @@ __attribute__((noinline)) void sum_group(const uint8_t* p, const int8_t* x, size
 
 // Of the tile's tokens from `first` on. room: integers [kMostTokens][32].
 template <class Product, int kBits, int kTokens>
-void tile(const IntegerTile& t, size_t first, int32_t* room) {
+__attribute__((noinline)) void tile(const IntegerTile& t, size_t first, int32_t* room) {
   const uint8_t* p = t.codes;
   const int8_t* x = t.x + first * t.x_stride;
   float* const y = t.y + first * kTileRows;
-  if (t.first)
-    for (size_t i = 0; i < kTokens * kTileRows; ++i) y[i] = 0;
+  for (size_t i = 0; i < kTokens * kTileRows; ++i) room[i] = 0, y[i] = t.first ? 0 : y[i];
   Group at{t.scales.at, t.zeros.at, t.minimums.at, first * t.sums_stride, t.groups_a_scale};
   for (size_t left = 2 * t.steps; left;) {
     using Here = Tile<Product, kBits, kTokens>;
     const size_t halves = left < t.group_halves ? left : t.group_halves;
-    start_group(t, at, kTokens, Here::kOffset, room);
     for (int v = 0; v < kTileVectors; v += Here::kVectors)
       sum_group<Product, kBits, kTokens>(p + v * Vector::kBytes, x, t.x_stride, halves, room + v * kVectorRows);
-    scale_group(t, at, kTokens, room, y);
+    scale_group(t, at, kTokens, Here::kOffset, room, y);
     left -= halves, p += halves * Here::kHalfBytes, x += 16 * halves;
     ++at.number;
     if (--at.left != 0) continue;
