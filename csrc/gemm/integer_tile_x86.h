@@ -45,6 +45,7 @@ struct Vector {
   }
   static TERSOR_INLINE Integers shuffle(Integers table, Integers v) { return _mm512_shuffle_epi8(table, v); }
   static TERSOR_INLINE Integers plus_up_to_255(Integers a, Integers b) { return _mm512_adds_epu8(a, b); }
+  static TERSOR_INLINE Integers plus(Integers a, Integers b) { return _mm512_add_epi32(a, b); }
   static TERSOR_INLINE Integers less(Integers a, Integers b) { return _mm512_sub_epi8(a, b); }
   static TERSOR_INLINE Integers size(Integers s8) { return _mm512_abs_epi8(s8); }
   static TERSOR_INLINE Sign sign(Integers s8) { return _mm512_movepi8_mask(s8); }
@@ -101,6 +102,7 @@ struct Vector {
   }
   static TERSOR_INLINE Integers shuffle(Integers table, Integers v) { return _mm256_shuffle_epi8(table, v); }
   static TERSOR_INLINE Integers plus_up_to_255(Integers a, Integers b) { return _mm256_adds_epu8(a, b); }
+  static TERSOR_INLINE Integers plus(Integers a, Integers b) { return _mm256_add_epi32(a, b); }
   static TERSOR_INLINE Integers less(Integers a, Integers b) { return _mm256_sub_epi8(a, b); }
   static TERSOR_INLINE Integers size(Integers s8) { return _mm256_abs_epi8(s8); }
   static TERSOR_INLINE Sign sign(Integers s8) { return s8; }
@@ -142,9 +144,10 @@ struct Pairs {
     Integers two;
     asm("vpmaddubsw %3, %2, %1\n\tvpaddw %1, %0, %0" : "+v"(pairs), "=&v"(two) : "v"(u8), "v"(s8));
   }
-  static TERSOR_INLINE void widen(Integers& sum, Integers pairs, Integers ones) {
-    Integers two;
-    asm("vpmaddwd %3, %2, %1\n\tvpaddd %1, %0, %0" : "+v"(sum), "=&v"(two) : "v"(pairs), "v"(ones));
+  static TERSOR_INLINE Integers whole(Integers pairs, Integers ones) {
+    Integers fours;
+    asm("vpmaddwd %2, %1, %0" : "=v"(fours) : "v"(pairs), "v"(ones));
+    return fours;
   }
   static TERSOR_INLINE void dot(Integers& sum, Integers size, Vector::Sign sign, Integers s8, Integers ones) {
     Integers two;
@@ -199,23 +202,28 @@ struct Group {
   size_t left;    // groups that have this scale
 };
 
-// A group's sums, [token][32], into y.
-__attribute__((noinline)) void scale_group(const IntegerTile& t, const Group& at, int tokens, const int32_t* sums,
+// A group's sums, [token][32], of codes less `offset`, into y; zeros are left in their place.
+__attribute__((noinline)) void scale_group(const IntegerTile& t, const Group& at, int tokens, int offset, int32_t* sums,
                                            float* y) {
-  for (int row = 0; row < int(kTileRows); row += kVectorRows) {
-    const Floats scale = Vector::numbers(t.scale_kind, at.scales, row);
-    for (int i = 0; i < tokens; ++i) {
-      const size_t here = size_t(i) * t.sums_stride + at.number, place = size_t(i) * kTileRows + size_t(row);
-      const float x_sum = float(t.sums[here]);
-      Floats value = Vector::floats(Vector::load(reinterpret_cast<const uint8_t*>(sums + place)));
-      if (at.zeros)
-        value = Vector::fused_less(Vector::floats(Vector::of_bytes(at.zeros + row)), Vector::all(x_sum), value);
-      const Floats factor = t.x_scales ? Vector::times(scale, Vector::all(t.x_scales[here])) : scale;
-      Floats sum = Vector::fused(value, factor, Vector::load(y + place));
+  Floats scale[kTileVectors];
+#pragma GCC unroll 4
+  for (int v = 0; v < kTileVectors; ++v) scale[v] = Vector::numbers(t.scale_kind, at.scales, v * kVectorRows);
+  for (int i = 0; i < tokens; ++i, sums += kTileRows, y += kTileRows) {
+    const size_t here = size_t(i) * t.sums_stride + at.number;
+    const Integers from = Vector::all((offset - t.center) * t.sums[here]);
+    const Floats x_scale = Vector::all(t.x_scales ? t.x_scales[here] : 1.0f);
+    const Floats x_sum = Vector::all(float(t.sums[here]));
+#pragma GCC unroll 4
+    for (int v = 0; v < kTileVectors; ++v) {
+      const int row = v * kVectorRows;
+      uint8_t* const place = reinterpret_cast<uint8_t*>(sums + row);
+      Floats value = Vector::floats(Vector::plus(from, Vector::load(place)));
+      Vector::store(place, Vector::zeros());
+      if (at.zeros) value = Vector::fused_less(Vector::floats(Vector::of_bytes(at.zeros + row)), x_sum, value);
+      Floats sum = Vector::fused(value, Vector::times(scale[v], x_scale), Vector::load(y + row));
       if (at.minimums)
-        sum = Vector::fused(Vector::numbers(t.scale_kind, at.minimums, row),
-                            Vector::all(t.x_scales ? x_sum * t.x_scales[here] : x_sum), sum);
-      Vector::store(y + place, sum);
+        sum = Vector::fused(Vector::numbers(t.scale_kind, at.minimums, row), Vector::times(x_sum, x_scale), sum);
+      Vector::store(y + row, sum);
     }
   }
 }
@@ -224,21 +232,18 @@ __attribute__((noinline)) void scale_group(const IntegerTile& t, const Group& at
 // after the other: it lies in the nearest cache then.
 template <class Product, int kBits, int kTokens>
 struct Tile {
-  static constexpr bool kInPairs = !Product::kFours && kBits == 4;  // 16-bit sums stand beside those of 32 bits
-  static constexpr int kSums = kInPairs ? 4 : 8;
-  static constexpr int kVectors =
-      Vector::kRegisters == 32 || kSums / kTokens > kTileVectors ? kTileVectors : kSums / kTokens;
+  static constexpr bool kInPairs = !Product::kFours && kBits == 4;  // registers hold sums of 16 bits
+  static constexpr int kVectors = kTileVectors * kTokens > 8 ? 8 / kTokens : kTileVectors;
   static constexpr int kOffset = Product::kFours || kBits == 4 ? 0 : 128;
   static constexpr int kHalfBytes = 16 / 8 * int(kTileRows) * kBits;  // of 16 columns
 
-  const IntegerTile& t;
+  const size_t x_stride;
   Integers sums[kVectors][kTokens];
-  Integers pairs[kVectors][kTokens];
 
   template <int kV>
   TERSOR_INLINE Integers four_of(const int8_t* x, int i) const {
     int four;
-    __builtin_memcpy(&four, x + size_t(i) * t.x_stride + 4 * kV, 4);
+    __builtin_memcpy(&four, x + size_t(i) * x_stride + 4 * kV, 4);
     return Vector::all(four);
   }
   template <bool kFirst>
@@ -248,9 +253,9 @@ struct Tile {
     else if constexpr (!kInPairs)
       Product::dot(sums[r][i], Vector::size(weights), Vector::sign(weights), activations, Vector::words(1));
     else if constexpr (kFirst)
-      Product::first(pairs[r][i], weights, activations);
+      Product::first(sums[r][i], weights, activations);
     else
-      Product::next(pairs[r][i], weights, activations);
+      Product::next(sums[r][i], weights, activations);
   }
   template <int kV>
   TERSOR_INLINE Integers weights_of(const uint8_t* p, int r) const {
@@ -271,6 +276,8 @@ struct Tile {
 #pragma GCC unroll 8
         for (int i = 0; i < kTokens; ++i) multiply<kFirst>(r, i, weights, activations[i]);
       }
+      // Loads do not pass it: gcc 12 takes the next vector's so early that it runs out of registers.
+      asm volatile("" ::: "memory");
     } else {
       Integers weights[kVectors];
 #pragma GCC unroll 8
@@ -287,60 +294,61 @@ struct Tile {
   TERSOR_INLINE void half(const uint8_t* p, const int8_t* x) {
     vector<0, kFirst>(p, x), vector<1, false>(p, x), vector<2, false>(p, x), vector<3, false>(p, x);
   }
-  TERSOR_INLINE void widen() {
+  static TERSOR_INLINE uint8_t* place(int32_t* out, int r, int i) {
+    return reinterpret_cast<uint8_t*>(out + i * int(kTileRows) + r * kVectorRows);
+  }
+  TERSOR_INLINE void widen(int32_t* out) {
     if constexpr (kInPairs)
 #pragma GCC unroll 8
-      for (int r = 0; r < kVectors; ++r)
+      for (int i = 0; i < kTokens; ++i)
 #pragma GCC unroll 8
-        for (int i = 0; i < kTokens; ++i) Product::widen(sums[r][i], pairs[r][i], Vector::words(1));
+        for (int r = 0; r < kVectors; ++r) {
+          uint8_t* const at = place(out, r, i);
+          Vector::store(at, Vector::plus(Vector::load(at), Product::whole(sums[r][i], Vector::words(1))));
+        }
   }
-  // One group of the rows from `row` on; its sums go to [token][32].
-  TERSOR_INLINE void run(const uint8_t* p, const int8_t* x, size_t halves, const int32_t* x_sums, int32_t* out) {
+  // `halves` of a group. out: its sums, [token][32], which were 0.
+  TERSOR_INLINE void run(const uint8_t* p, const int8_t* x, size_t halves, int32_t* out) {
+    if constexpr (!kInPairs)
 #pragma GCC unroll 8
-    for (int i = 0; i < kTokens; ++i)
+      for (int i = 0; i < kTokens; ++i)
 #pragma GCC unroll 8
-      for (int r = 0; r < kVectors; ++r)
-        sums[r][i] = Vector::all((kOffset - t.center) * x_sums[size_t(i) * t.sums_stride]);
-    for (;; p += 2 * kHalfBytes, x += 32) {
-      half<true>(p, x);
-      if (--halves == 0) break;
-      half<false>(p + kHalfBytes, x + 16);
-      if (--halves == 0) break;
-      widen();
+        for (int r = 0; r < kVectors; ++r) sums[r][i] = Vector::zeros();
+    for (; halves >= 2; halves -= 2, p += 2 * kHalfBytes, x += 32) {
+      half<true>(p, x), half<false>(p + kHalfBytes, x + 16);
+      widen(out);
     }
-    widen();
+    if (halves) half<true>(p, x), widen(out);
+    if constexpr (!kInPairs)
 #pragma GCC unroll 8
-    for (int i = 0; i < kTokens; ++i)
+      for (int i = 0; i < kTokens; ++i)
 #pragma GCC unroll 8
-      for (int r = 0; r < kVectors; ++r)
-        Vector::store(reinterpret_cast<uint8_t*>(out + i * int(kTileRows) + r * kVectorRows), sums[r][i]);
+        for (int r = 0; r < kVectors; ++r) Vector::store(place(out, r, i), sums[r][i]);
   }
 };
 
 // Apart from what scales its sums, or registers would be saved around that.
 template <class Product, int kBits, int kTokens>
-__attribute__((noinline)) void sum_group(const IntegerTile& t, const uint8_t* p, const int8_t* x, size_t halves,
-                                         const int32_t* x_sums, int32_t* out) {
-  Tile<Product, kBits, kTokens> here{t, {}, {}};
-  here.run(p, x, halves, x_sums, out);
+__attribute__((noinline)) void sum_group(const uint8_t* p, const int8_t* x, size_t x_stride, size_t halves,
+                                         int32_t* out) {
+  Tile<Product, kBits, kTokens> here{x_stride, {}};
+  here.run(p, x, halves, out);
 }
 
 // Of the tile's tokens from `first` on. room: integers [kMostTokens][32].
 template <class Product, int kBits, int kTokens>
-void tile(const IntegerTile& t, size_t first, int32_t* room) {
+__attribute__((noinline)) void tile(const IntegerTile& t, size_t first, int32_t* room) {
   const uint8_t* p = t.codes;
   const int8_t* x = t.x + first * t.x_stride;
   float* const y = t.y + first * kTileRows;
-  if (t.first)
-    for (size_t i = 0; i < kTokens * kTileRows; ++i) y[i] = 0;
+  for (size_t i = 0; i < kTokens * kTileRows; ++i) room[i] = 0, y[i] = t.first ? 0 : y[i];
   Group at{t.scales.at, t.zeros.at, t.minimums.at, first * t.sums_stride, t.groups_a_scale};
   for (size_t left = 2 * t.steps; left;) {
     using Here = Tile<Product, kBits, kTokens>;
     const size_t halves = left < t.group_halves ? left : t.group_halves;
     for (int v = 0; v < kTileVectors; v += Here::kVectors)
-      sum_group<Product, kBits, kTokens>(t, p + v * Vector::kBytes, x, halves, t.sums + at.number,
-                                         room + v * kVectorRows);
-    scale_group(t, at, kTokens, room, y);
+      sum_group<Product, kBits, kTokens>(p + v * Vector::kBytes, x, t.x_stride, halves, room + v * kVectorRows);
+    scale_group(t, at, kTokens, Here::kOffset, room, y);
     left -= halves, p += halves * Here::kHalfBytes, x += 16 * halves;
     ++at.number;
     if (--at.left != 0) continue;
