@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 import mmap
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -61,6 +61,12 @@ class PackedMatrix:
         extras.write(data.ctypes.data + size, data.nbytes - size)
         return cls(data=data, shape=tensor.shape, activations=tensor.activations)
 
+    def copy(self) -> Self:
+        """The same matrix in memory of its own, in huge pages too."""
+        data = _huge_bytes(self.nbytes)
+        np.copyto(data, self.data)
+        return replace(self, data=data)
+
     @property
     def nbytes(self) -> int:
         """Bytes in memory: those of the codes, scales and zeros, rows filled up to a multiple of 32."""
@@ -110,7 +116,8 @@ def _huge_bytes(size: int) -> NDArray[np.uint8]:
         room = np.zeros(size + 63, np.uint8)
         start = -room.ctypes.data % 64
         return room[start : start + size]
-    memory = mmap.mmap(-1, size + _HUGE_PAGE)
+    # Private: what mmap shares unless it is told is a file in memory, which gets no huge pages.
+    memory = mmap.mmap(-1, size + _HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     with contextlib.suppress(AttributeError, OSError):  # a system without them is slower, no more
         memory.madvise(mmap.MADV_HUGEPAGE)
     room = np.frombuffer(memory, np.uint8)
