@@ -19,7 +19,7 @@ help:
 	@echo "make test    everything that CI runs but lint: checks, sanitizers, fuzzing, packages, pytest"
 	@echo "make build   tersor, tersor-enc and tersor-dec into .venv/bin"
 	@echo "make bench   measure every case beside its peers into bench/results"
-	@echo "make peers   CompressAI and torchac, for tests/compat and bench/learned_codec.py"
+	@echo "make peers   CompressAI and torchac, for tests/compat and bench/learned_codec.py; make peers-gemm  for bench gemm"
 	@echo "make fuzz    FUZZ_SECONDS (now $(FUZZ_SECONDS)) of fuzzing a target"
 	@echo "make lint    ruff, clang-format, mypy;  make format  lets the first two mend what they can"
 	@echo "make clean   remove build, dist and .venv"
@@ -68,11 +68,17 @@ peers: .venv/.built
 	$(pip) --group peers
 	$(pip) --no-deps --group peers-alone
 
+# As large: ONNX Runtime, bitsandbytes, ik_llama.cpp. `make bench` alone wants them.
+.PHONY: peers-gemm
+peers-gemm: .venv/.built
+	$(pip) --group peers-gemm
+	$(pip) --no-deps --group peers-gemm-alone
+
 demo: .venv/.demo
 	.venv/bin/python bench/demo.py
 
-bench: .venv/.demo peers  # the former has the weights of two cases
-	for suite in entropy indexed lossless difference; do .venv/bin/tersor bench $$suite --peers -o bench/results/$$suite.json; done
+bench: .venv/.demo peers peers-gemm  # the former has the weights of two cases
+	for suite in entropy indexed lossless difference gemm; do .venv/bin/tersor bench $$suite --peers -o bench/results/$$suite.json; done
 	.venv/bin/python bench/report.py
 
 # ---- tests: all is built first, on every core; then the stages, which have a core each, run beside one another. Every

@@ -12,7 +12,7 @@ import math
 import mmap
 import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -62,6 +62,12 @@ class PackedMatrix:
         _core.gemm_pack(*given, data.ctypes.data, size, threads)
         extras.write(data.ctypes.data + size, data.nbytes - size)
         return cls(data=data, shape=tensor.shape, activations=tensor.activations)
+
+    def copy(self) -> Self:
+        """The same matrix in memory of its own, in huge pages too."""
+        data = _huge_bytes(self.nbytes)
+        np.copyto(data, self.data)
+        return replace(self, data=data)
 
     @property
     def nbytes(self) -> int:
@@ -135,7 +141,8 @@ def _huge_bytes(size: int) -> NDArray[np.uint8]:
         room = np.zeros(size + 63, np.uint8)
         start = -room.ctypes.data % 64
         return room[start : start + size]
-    memory = mmap.mmap(-1, size + _HUGE_PAGE)
+    # Private: what mmap shares unless it is told is a file in memory, which gets no huge pages.
+    memory = mmap.mmap(-1, size + _HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     with contextlib.suppress(AttributeError, OSError):  # a system without them is slower, no more
         memory.madvise(mmap.MADV_HUGEPAGE)
     room = np.frombuffer(memory, np.uint8)

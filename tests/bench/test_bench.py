@@ -194,7 +194,7 @@ def test_huff0_without_a_compiler_is_announced(monkeypatch):
         native.huff0()
 
 
-@pytest.mark.parametrize("suite", command.SUITES)
+@pytest.mark.parametrize("suite", command.CODERS)
 def test_quick_run_prints_one_object(suite, capsys, tmp_path):
     output = tmp_path / "result.json"
     assert command.main([suite, "--quick", "--rounds", "1", "--json", "-o", str(output)]) == 0

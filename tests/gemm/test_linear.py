@@ -1,5 +1,8 @@
 """The driver through its door: every grid format beside a product in float64, and what it refuses."""
 
+import pathlib
+import re
+
 import ml_dtypes
 import numpy as np
 import pytest
@@ -77,6 +80,30 @@ def test_shapes_and_memory():
     assert gemm.linear(np.zeros(4096, np.float32), packed).shape == (2048,)
     one = gemm.PackedMatrix.of(tersor.quantize(np.array([[2.0]], np.float32), "int8"))
     assert gemm.linear(np.array([[3.0]], np.float32), one) == pytest.approx(6, rel=1e-3)
+
+
+def test_a_copy_has_memory_of_its_own():
+    packed = gemm.PackedMatrix.of(tersor.quantize(np.ones((1024, 8192), np.float32), "int4-g128"))
+    x, again = np.ones((1, 8192), np.float32), packed.copy()
+    want = gemm.linear(x, packed)
+    assert again.data.ctypes.data % (2 << 20) == 0
+    packed.data[:] = 0
+    np.testing.assert_array_equal(gemm.linear(x, again), want)
+
+
+def test_packed_matrices_lie_in_huge_pages():
+    """As long as the system gives them: 1.5 times the speed of one token."""
+    enabled = pathlib.Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    if not enabled.exists() or "[never]" in enabled.read_text():
+        pytest.skip("this system gives no huge pages")
+    packed = gemm.PackedMatrix.of(tersor.quantize(np.ones((1024, 8192), np.float32), "int4-g128"))
+    at, eligible = packed.data.ctypes.data, None
+    for line in pathlib.Path("/proc/self/smaps").read_text().splitlines():
+        if area := re.match(r"([0-9a-f]+)-([0-9a-f]+) ", line):
+            inside = int(area[1], 16) <= at < int(area[2], 16)
+        elif inside and line.startswith("THPeligible:"):
+            eligible = line.split()[1]
+    assert eligible == "1"
 
 
 def test_what_is_refused():

@@ -17,9 +17,22 @@ ROW = (
     "ceiling",
     "share_of_ceiling",
 )
-# Measured by a script of its own, beside one peer, in milliseconds: bench/learned_codec.py.
+# Measured by a script of its own, beside one peer, in milliseconds: bench/learned_codec.py. Linear layers code nothing.
 OWN_ROWS = {
-    "learned_codec": ("case", "theirs_encode_ms", "theirs_decode_ms", "ours_encode_ms", "ours_decode_ms", "times")
+    "learned_codec": ("case", "theirs_encode_ms", "theirs_decode_ms", "ours_encode_ms", "ours_decode_ms", "times"),
+    "gemm": (
+        "case",
+        "impl",
+        "threads",
+        "us",
+        "best_us",
+        "gbps",
+        "dram_share",
+        "gops",
+        "unit_share",
+        "best_peer",
+        "peer_ratio",
+    ),
 }
 
 

@@ -10,7 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-SUITES = ("entropy", "lossless", "difference", "indexed")
+from tersor.bench.gemm import points as gemm_points
+
+CODERS = ("entropy", "lossless", "difference", "indexed")
+SUITES = (*CODERS, "gemm")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,38 +37,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=os.environ.get("TERSOR_DATA"),
         help="lossless: every .safetensors file in FOLDER is a case too; difference: those with a base in FOLDER",
     )
+    gemm_points.add_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure, print, write. Returns 0, or 1 when nothing could be measured or a coder gave wrong bytes."""
-    from tersor.bench import harness, machine, published, table
+    from tersor.bench import machine, published, table
+    from tersor.bench.gemm import table as gemm_table
 
     if arguments.rounds is not None and arguments.rounds < 1:
         print(f"tersor bench: --rounds takes a number above 0, not {arguments.rounds}", file=sys.stderr)
         return 2
-    progress = sys.stderr
-    plan, skipped = _plan(arguments)
-    for name, reason in skipped.items():
-        print(f"skipped {name}: {reason}", file=progress)
-    if not plan:
-        print("tersor bench: no case is left to measure", file=sys.stderr)
+    is_gemm = arguments.suite == "gemm"
+    if is_gemm and arguments.html:
+        print("tersor bench: gemm has no page: --json or -o FILE", file=sys.stderr)
+        return 2
+    measured = _gemm(arguments) if is_gemm else _coders(arguments)
+    if measured is None:
         return 1
-    rows: list[harness.Row] = []
-    for case, codecs, rounds in plan:
-        print(f"measuring {case.name}: {case.about}; {len(codecs)} coders, {rounds} rounds", file=progress, flush=True)
-        try:
-            rows += harness.measure(case, codecs, rounds=rounds)
-        except harness.WrongBytesError as error:
-            print(f"tersor bench: {case.name}: {error}", file=sys.stderr)
-            return 1
-    facts = published.FACTS.get(arguments.suite, []) if arguments.peers else []
     result: dict[str, Any] = {
         "bench": arguments.suite,
         "quick": arguments.quick,
         "machine": machine.facts(),
-        "rows": rows,
-        "skipped": skipped,
-        "published": facts,
+        **measured,
+        "published": published.FACTS.get(arguments.suite, []) if arguments.peers else [],
     }
     text = json.dumps(result, indent=1, sort_keys=False) + "\n"
     if arguments.output:
@@ -80,8 +75,48 @@ def run(arguments: argparse.Namespace) -> int:
         picture.write_text(page.bench_page(result), encoding="utf-8")
     if arguments.json:
         sys.stdout.write(text)
-    table.show(result, file=sys.stderr if arguments.json else sys.stdout)
+    (gemm_table if is_gemm else table).show(result, file=sys.stderr if arguments.json else sys.stdout)
     return 0
+
+
+def _coders(arguments: argparse.Namespace) -> dict[str, Any] | None:
+    """Rows of a suite of coders, and why others are skipped. None: no case is left, or a coder gave wrong bytes."""
+    from tersor.bench import harness
+
+    plan, skipped = _plan(arguments)
+    for name, reason in skipped.items():
+        print(f"skipped {name}: {reason}", file=sys.stderr)
+    if not plan:
+        print("tersor bench: no case is left to measure", file=sys.stderr)
+        return None
+    rows: list[harness.Row] = []
+    for case, codecs, rounds in plan:
+        print(
+            f"measuring {case.name}: {case.about}; {len(codecs)} coders, {rounds} rounds", file=sys.stderr, flush=True
+        )
+        try:
+            rows += harness.measure(case, codecs, rounds=rounds)
+        except harness.WrongBytesError as error:
+            print(f"tersor bench: {case.name}: {error}", file=sys.stderr)
+            return None
+    return {"rows": rows, "skipped": skipped}
+
+
+def _gemm(arguments: argparse.Namespace) -> dict[str, Any] | None:
+    """What `suite.measure` gives; None where it gives nothing."""
+    from tersor.bench import harness
+    from tersor.bench.gemm import suite
+
+    try:
+        measured = suite.measure(arguments)
+    except (harness.AbsentError, harness.WrongBytesError, ValueError) as error:
+        print(f"tersor bench: gemm: {error}", file=sys.stderr)
+        return None
+    if not measured["rows"] and not measured["extras"]:
+        print("tersor bench: no case is left to measure", file=sys.stderr)
+        return None
+    print(suite.summary(measured), file=sys.stderr)
+    return measured
 
 
 def _plan(arguments: argparse.Namespace) -> tuple[list[Any], dict[str, str]]:

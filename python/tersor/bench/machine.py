@@ -20,9 +20,15 @@ _FLAGS = (
     "avx512_vbmi",
     "avx512_vbmi2",
     "avx512_vnni",
+    "avx512_bf16",
+    "avx_vnni",
+    "amx_int8",
     "gfni",
 )
-_PEERS = ("numpy", "ml_dtypes", "zstandard", "lz4", "zipnn", "pcodec", "blosc2", "torch")
+_PEERS = (
+    "numpy", "ml_dtypes", "zstandard", "lz4", "zipnn", "pcodec", "blosc2", "torch", "onnxruntime", "onnx",
+    "bitsandbytes", "ik-llama-cpp-python",
+)  # fmt: skip
 
 
 def facts() -> dict[str, Any]:

@@ -35,30 +35,43 @@ def _cache() -> Path:
         return Path(tempfile.mkdtemp(prefix="tersor-bench-"))
 
 
+def compiler(what: str) -> str:
+    """The system's C compiler. Raises AbsentError, which says what it was to build."""
+    found = os.environ.get("CC") or shutil.which("gcc") or shutil.which("cc")
+    if found is None:
+        raise AbsentError(f"no C compiler to build {what} with")
+    return found
+
+
+def library(source: Path, *arguments: str, needs: bytes = b"") -> ctypes.CDLL:
+    """A C file as a shared library: compiled once and kept. arguments: what the compiler is told behind the file;
+    needs: the content of whatever else decides what comes out. Raises AbsentError."""
+    what = source.stem
+    command = [compiler(what), "-O3", "-shared", "-fPIC"]
+    key = hashlib.sha256(source.read_bytes() + needs).hexdigest()[:16]
+    target = _cache() / f"{what}-{key}.so"
+    if not target.exists():
+        building = target.with_suffix(f".{os.getpid()}")
+        command += ["-o", str(building), str(source), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            reason = next((line for line in done.stderr.splitlines() if "error" in line or "undefined" in line), "?")
+            raise AbsentError(f"{what} does not build: {reason.strip()}")
+        building.replace(target)
+    return ctypes.CDLL(str(target))
+
+
 def _huff0_library() -> ctypes.CDLL:
-    source = Path(__file__).with_name("huff0.c")
-    compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("cc")
-    if compiler is None:
-        raise AbsentError("no C compiler to build huff0 with")
     archive = subprocess.run(
-        [compiler, "-print-file-name=libzstd.a"], capture_output=True, text=True, check=False
+        [compiler("huff0"), "-print-file-name=libzstd.a"], capture_output=True, text=True, check=False
     ).stdout.strip()
     if not Path(archive).is_absolute():
         raise AbsentError("no static libzstd here: apt install libzstd-dev")
-    key = hashlib.sha256(source.read_bytes() + Path(archive).read_bytes()).hexdigest()[:16]
-    target = _cache() / f"huff0-{key}.so"
-    if not target.exists():
-        building = target.with_suffix(f".{os.getpid()}")
-        command = [compiler, "-O3", "-shared", "-fPIC", "-o", str(building), str(source), archive]
-        done = subprocess.run([*command, "-Wl,--exclude-libs,ALL"], capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            reason = next((line for line in done.stderr.splitlines() if "error" in line or "undefined" in line), "?")
-            raise AbsentError(f"huff0 does not build: {reason.strip()}")
-        building.replace(target)
-    library = ctypes.CDLL(str(target))
-    library.huff0_bound.restype = library.huff0_encode.restype = ctypes.c_size_t
-    library.huff0_decode.restype = ctypes.c_int
-    return library
+    source = Path(__file__).with_name("huff0.c")
+    found = library(source, archive, "-Wl,--exclude-libs,ALL", needs=Path(archive).read_bytes())
+    found.huff0_bound.restype = found.huff0_encode.restype = ctypes.c_size_t
+    found.huff0_decode.restype = ctypes.c_int
+    return found
 
 
 def huff0() -> Codec:

@@ -1,7 +1,8 @@
 """Figures of coders that no package registry has: facts to stand beside a table, never part of a ratio.
 
 Some we measured once on another machine, the same sources on 2 cores of Zen 4 with AVX-512; others are as their authors
-state them. Speeds in GB/s of raw bytes, `over` in percent above the entropy, `bits` a weight.
+state them. Speeds in GB/s of raw bytes, `over` in percent above the entropy, `bits` a weight;
+of linear layers microseconds and 1e9 operations a second.
 """
 
 from __future__ import annotations
@@ -38,5 +39,18 @@ FACTS: dict[str, list[dict[str, Any]]] = {
         _fact("pcodec 1.1.0 -8", "gbf16", ZEN4, encode_gbps=0.112, decode_gbps=0.576, bits=10.546),
         _fact("fpzip", "mlf32", ZEN4, encode_gbps=0.066, decode_gbps=0.073, bits=29.66),
         _fact("DietGPU, A100, floats", "bf16", AUTHORS + " (250 to 600 GB/s)", decode_gbps=250.0),
+    ],
+    # 4096x4096, one thread, weights in huge pages.
+    "gemm": [
+        _fact("ik_llama.cpp 8337e4c, AVX-512, q4_0_r8", "int4 M=1", ZEN4, us=270.0),
+        _fact("ik_llama.cpp 8337e4c, AVX-512, q4_0_r8", "int4 M=4", ZEN4, us=825.0),
+        _fact("ik_llama.cpp 8337e4c, AVX-512, q4_0_r8", "int4 M=128", ZEN4, gops=201.0),
+        _fact("ik_llama.cpp 8337e4c, AVX-512, mxfp4_r8", "mxfp4 M=1", ZEN4, us=318.0),
+        _fact("ik_llama.cpp 8337e4c, AVX-512, mxfp4_r8", "mxfp4 M=128", ZEN4, gops=218.0),
+        _fact("ik_llama.cpp 8337e4c, AVX-512, q8_0_r8", "int8 M=1", ZEN4, us=425.0),
+        _fact("ik_llama.cpp 8337e4c, AVX-512, q2_k_r4", "int2 M=1", ZEN4, us=278.0),
+        _fact("ggml d99724f, AVX-512, q4_0 repacked", "int4 M=1", ZEN4, us=448.0),
+        _fact("ggml d99724f, AVX-512, q4_0 repacked", "int4 M=128", ZEN4, gops=137.0),
+        _fact("ggml d99724f, AVX-512, iq2_xs", "2-bit vectors M=1", ZEN4 + ", 4 KB pages", us=1048.0),
     ],
 }
