@@ -43,7 +43,7 @@ Packed packed_of(const Tensor& tensor, int64_t rows) {
 }
 
 Activations activations_numbered(int64_t number) {
-  for (const auto known : {Activations::int8, Activations::int8_g128, Activations::exact})
+  for (const auto known : {Activations::int8, Activations::int8_g128, Activations::int8_outlier, Activations::exact})
     if (number == int64_t(known)) return known;
   fail(Code::bad_call, "activations: ", number, " is not the number of a way that the driver reads them");
 }
