@@ -117,7 +117,8 @@ class _Extras:
         starts = [term.row_starts.astype(np.int64) for term in sparse]
         order = np.concatenate([np.repeat(np.arange(rows), np.diff(start)) for start in starts] or [np.empty(0, int)])
         order = np.argsort(order, kind="stable")
-        self.row_starts = np.sum(starts, axis=0, dtype=np.uint32) if sparse else np.zeros(0, np.uint32)
+        total: NDArray[np.int64] = sum(starts, np.zeros(rows + 1, np.int64))
+        self.row_starts = total.astype(np.uint32)
         self.places = np.concatenate([*(term.columns.astype(np.uint32) for term in sparse), np.empty(0, np.uint32)])
         self.values = np.concatenate([*(term.values.astype(np.float32) for term in sparse), np.empty(0, np.float32)])
         self.places, self.values = self.places[order], self.values[order]
