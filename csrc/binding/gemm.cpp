@@ -12,6 +12,7 @@
 #include <optional>
 #include <string>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "binding/bind.h"
@@ -40,6 +41,27 @@ std::span<const int64_t> ids_at(uintptr_t address, size_t count) {
 
 using ExpertRow = std::tuple<uintptr_t, size_t, std::string, uintptr_t, size_t>;
 using ProductRow = std::tuple<uintptr_t, size_t, std::string, uintptr_t, size_t, uintptr_t, size_t, uintptr_t, size_t>;
+
+// What the driver packs.
+using View = std::variant<formats::Grid, formats::VectorCodes, formats::Sparse>;
+
+View view_of(const FormatDict& format, size_t rows, size_t columns, const std::vector<PartRow>& parts, int threads) {
+  const auto family = number_of<std::string>(format, "family");
+  if (family != "vector_codebook" && family != "sparse") return grid_of(format, rows, columns, parts, threads);
+  const auto found = parts_of(parts);
+  if (family == "sparse") {
+    const auto sparse = sparse_format_of(format);
+    const nb::gil_scoped_release released;
+    return formats::sparse_of(sparse, rows, columns, found, threads);
+  }
+  const auto codebook = vector_codebook_of(format);
+  const nb::gil_scoped_release released;
+  return formats::vector_codes_of(codebook, rows, columns, found, threads);
+}
+
+uint64_t bytes_of(const formats::Grid& grid, int) { return gemm::packed_bytes(grid); }
+uint64_t bytes_of(const formats::VectorCodes& codes, int) { return gemm::packed_bytes(codes); }
+uint64_t bytes_of(const formats::Sparse& sparse, int threads) { return gemm::packed_bytes(sparse, threads); }
 
 gemm::Activations activations_of(const std::string& name) {
   if (name == "int8") return gemm::Activations::int8;
@@ -93,16 +115,18 @@ void bind_gemm(nb::module_& m) {
   m.def(
       "gemm_packed_bytes",
       [](const FormatDict& format, size_t rows, size_t columns, const std::vector<PartRow>& parts, int threads) {
-        return gemm::packed_bytes(grid_of(format, rows, columns, parts, threads));
+        const View view = view_of(format, rows, columns, parts, threads);
+        const nb::gil_scoped_release released;
+        return std::visit([&](const auto& one) { return bytes_of(one, threads); }, view);
       },
       nb::arg("format"), nb::arg("rows"), nb::arg("columns"), nb::arg("parts"), nb::arg("threads"));
   m.def(
       "gemm_pack",
       [](const FormatDict& format, size_t rows, size_t columns, const std::vector<PartRow>& parts, uintptr_t out,
          size_t bytes, int threads) {
-        const formats::Grid grid = grid_of(format, rows, columns, parts, threads);
+        const View view = view_of(format, rows, columns, parts, threads);
         const nb::gil_scoped_release released;
-        gemm::pack(grid, bytes_at(out, bytes), threads);
+        std::visit([&](const auto& one) { gemm::pack(one, bytes_at(out, bytes), threads); }, view);
       },
       nb::arg("format"), nb::arg("rows"), nb::arg("columns"), nb::arg("parts"), nb::arg("out"), nb::arg("bytes"),
       nb::arg("threads"));

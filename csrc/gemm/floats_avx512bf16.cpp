@@ -1,5 +1,5 @@
 // Exact activations on VDPBF16PS: levels in bfloat16, two columns of a row in every 32-bit lane. The accumulators are
-// written as assembly for the reason that integer_tile_zmm.h gives.
+// written as assembly for the reason that integer_sums_zmm.h gives.
 #include <immintrin.h>
 
 #include "gemm/codes_zmm.h"

@@ -29,10 +29,12 @@ struct Plan {
   DType y_dtype;
   uint8_t* y;
   size_t pieces, piece;   // its tokens are cut so
+  size_t run;             // tiles of a work
   size_t first_work = 0;  // works of the plans before
 
-  size_t works() const noexcept { return weights.tiles * pieces; }
-  // 32 rows of the matrix for a piece of the tokens.
+  size_t runs() const noexcept { return size_t(ceil_div(weights.tiles, run)); }
+  size_t works() const noexcept { return runs() * pieces; }
+  // 32 rows of the matrix, or a run of them, for a piece of the tokens.
   void work(size_t number) const;
 
  private:
@@ -42,6 +44,8 @@ struct Plan {
     float* added;                 // the same, of what is not scaled; null: nothing
   };
   void integers(const Span& span) const;
+  void decoded_integers(const Span& span) const;
+  void look_up(const Span& span, size_t end_tile) const;
   void halves(const Span& span) const;
   void floats(const Span& span) const;
   void large_elements(const Span& span) const;
@@ -102,7 +106,62 @@ void Plan::at_token(Tile& t, size_t column, size_t token, const Span& span) cons
   t.first = column == 0;
 }
 
+// Tables of a token's products with all codewords cost as much as some tokens more in a panel.
+constexpr size_t kLookUpTokens = 4;
+
+bool looks_up(const Packed& weights, const Tokens& tokens) noexcept {
+  return weights.head.family == Family::vectors && weights.vectors.planes && vector_kernels().look_up &&
+         tokens.reading.arithmetic == Arithmetic::int8 && tokens.count <= kLookUpTokens;
+}
+
+void Plan::look_up(const Span& span, size_t end_tile) const {
+  const size_t groups = tokens.groups + 1;
+  LookUps t{};
+  t.vectors = &weights.vectors, t.first_tile = span.tile_row, t.end_tile = end_tile;
+  t.center = weights.head.center;
+  t.scale_kind = weights.head.scale_kind, t.scales = weights.scales;
+  t.scale_tile_bytes = kTileRows * weights.number_bytes();
+  t.columns = weights.padded_columns, t.group_columns = tokens.reading.group;
+  t.y_stride = (span.end - span.first) * kTileRows;
+  ScratchFrame scratch;
+  t.room = scratch.bytes(look_up_room(weights.head.stages, end_tile - span.tile_row)).data();
+  for (size_t token = span.first; token < span.end; ++token) {
+    t.x = reinterpret_cast<const int8_t*>(tokens.values.data() + token * tokens.stride);
+    t.sums = tokens.sums.data() + token * groups;
+    t.x_scales = tokens.group_scales.empty() ? nullptr : tokens.group_scales.data() + token * groups;
+    t.y = span.sums + (token - span.first) * kTileRows;
+    vector_kernels().look_up(t);
+  }
+}
+
+// Families that are no grids.
+void Plan::decoded_integers(const Span& span) const {
+  IntegerTile t{};
+  t.bits = 8, t.center = weights.head.center;
+  const auto multiply = [&](size_t column, const auto& kernel) {
+    for (size_t token = span.first; token < span.end; token += kMostTokens) {
+      at_token(t, column, token, span);
+      kernel(std::min(kMostTokens, span.end - token));
+    }
+  };
+  if (weights.head.family == Family::sparse && sparse_kernels().tile && span.end - span.first <= kMostTokens) {
+    const Kept& kept = weights.kept;
+    t.codes = kept.codes + kept.starts[span.tile_row * kept.pieces];
+    return each_panel(t, span.tile_row, weights.padded_columns, [&](size_t column, size_t) {
+      multiply(column, [&](size_t count) { sparse_kernels().tile(t, kept, count); });
+    });
+  }
+  ScratchFrame scratch;
+  const auto panel = scratch.bytes(kPanelColumns * kTileRows);
+  t.codes = panel.data();
+  each_panel(t, span.tile_row, kPanelColumns, [&](size_t column, size_t columns) {
+    weights.integer_panel(span.tile_row, column, columns, panel.data());
+    multiply(column, [&](size_t count) { kernels().integer_tile(t, count); });
+  });
+}
+
 void Plan::integers(const Span& span) const {
+  if (weights.head.family != Family::grid) return decoded_integers(span);
   const Kernels& kernel = kernels();
   const int bits = weights.head.bits;
   IntegerTile t{};
@@ -164,6 +223,7 @@ void Plan::halves(const Span& span) const {
 
 // Levels of columns of a tile, before their scales.
 void Plan::float_panel(size_t tile_row, size_t column, size_t columns, float* out) const {
+  if (weights.head.family != Family::grid) return weights.level_panel(tile_row, column, columns, out);
   const int bits = weights.head.bits;
   ScratchFrame scratch;
   const auto bytes = scratch.bytes(columns * kTileRows);
@@ -230,26 +290,31 @@ void Plan::finish(const Span& span) const noexcept {
 }
 
 void Plan::work(size_t number) const {
-  Span span{number % weights.tiles, number / weights.tiles * piece, 0, nullptr, nullptr};
+  Span span{number % runs() * run, number / runs() * piece, 0, nullptr, nullptr};
   span.end = std::min(tokens.count, span.first + piece);
   ScratchFrame scratch;
-  const size_t numbers = (span.end - span.first) * kTileRows, row = span.tile_row * kTileRows;
-  span.sums = scratch.take<float>(numbers).data();
+  const size_t end_tile = std::min(weights.tiles, span.tile_row + run), numbers = (span.end - span.first) * kTileRows;
+  span.sums = scratch.take<float>(numbers * (end_tile - span.tile_row)).data();
   const bool has_large = !tokens.large_elements.steps.empty(), has_side = weights.extras.has_side_terms();
-  if (has_large || has_side) {
-    span.added = scratch.take<float>(numbers).data();
-    std::fill_n(span.added, numbers, 0.0f);
+  if (has_large || has_side) span.added = scratch.take<float>(numbers).data();
+  const bool found = looks_up(weights, tokens);
+  if (found) look_up(span, end_tile);
+  for (; span.tile_row < end_tile; ++span.tile_row, span.sums += numbers) {
+    if (span.added) std::fill_n(span.added, numbers, 0.0f);
+    switch (tokens.reading.arithmetic) {
+      case Arithmetic::int8:
+        if (!found) integers(span);
+        break;
+      case Arithmetic::bf16: halves(span); break;
+      case Arithmetic::f32: floats(span); break;
+    }
+    const size_t row = span.tile_row * kTileRows;
+    if (has_large) large_elements(span);
+    if (has_side)
+      side.add(weights.extras, row, std::min(kTileRows, size_t(weights.head.rows) - row), span.first, span.end,
+               span.added);
+    finish(span);
   }
-  switch (tokens.reading.arithmetic) {
-    case Arithmetic::int8: integers(span); break;
-    case Arithmetic::bf16: halves(span); break;
-    case Arithmetic::f32: floats(span); break;
-  }
-  if (has_large) large_elements(span);
-  if (has_side)
-    side.add(weights.extras, row, std::min(kTileRows, size_t(weights.head.rows) - row), span.first, span.end,
-             span.added);
-  finish(span);
 }
 
 void require_fit(const Matrix& x, const Product& product, Activations activations, DType y_dtype) {
@@ -271,8 +336,9 @@ void require_fit(const Matrix& x, const Product& product, Activations activation
 
 Reading reading_of(const Packed& weights, Activations activations, DType x) noexcept {
   const auto arithmetic = activations != Activations::exact               ? Arithmetic::int8
-                          : x == DType::BF16 && bf16_kernels() != nullptr ? Arithmetic::bf16
-                                                                          : Arithmetic::f32;
+                          : x == DType::BF16 && bf16_kernels() != nullptr && weights.head.family == Family::grid
+                              ? Arithmetic::bf16
+                              : Arithmetic::f32;
   const size_t most = activations == Activations::int8_g128 ? 128
                       : arithmetic == Arithmetic::f32       ? kFloatColumns
                                                             : kMostGroupColumns;
@@ -398,8 +464,11 @@ void linear(const Matrix& x, std::span<const Product> products, Activations acti
                             ? 1
                             : std::min<size_t>(read.count / kPanelTokens, 4 * workers / tiles + 1);
     const size_t piece = size_t(ceil_div(ceil_div(read.count, cuts), kMostTokens)) * kMostTokens;
-    plans.push_back({*product.weights, read, sides[i], added, y_dtype, product.y.data(),
-                     size_t(ceil_div(read.count, piece)), piece, works});
+    // Tables of products are made anew for every run, which begins at an even tile.
+    const Packed& weights = *product.weights;
+    const size_t run = looks_up(weights, read) ? 2 * size_t(ceil_div(weights.tiles, 2 * workers)) : 1;
+    plans.push_back({weights, read, sides[i], added, y_dtype, product.y.data(), size_t(ceil_div(read.count, piece)),
+                     piece, run, works});
     works += plans.back().works();
   }
   const size_t grain = works > tiles ? 1 : std::max<size_t>(1, works / (8 * workers));

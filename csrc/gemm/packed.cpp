@@ -7,6 +7,7 @@
 #include "core/bits.h"
 #include "core/pool.h"
 #include "formats/small_float.h"
+#include "gemm/layout.h"
 #include "gemm/pack.h"
 
 namespace tersor::gemm {
@@ -15,15 +16,38 @@ namespace {
 using formats::Grid;
 using formats::NumberKind;
 
-constexpr const char* kWhat = "packed matrix";
+constexpr const char* kWhat = kPackedWhat;
 constexpr uint32_t kMagic = 0x4d525354, kVersion = 1;  // "TSRM"
-constexpr uint64_t kAlign = 64, kMostRows = uint64_t(1) << 32, kMostColumns = uint64_t(1) << 24;
-
-constexpr uint64_t rounded_up(uint64_t value, uint64_t to) noexcept { return (value + to - 1) / to * to; }
+constexpr uint64_t kAlign = kSectionAlign, kMostRows = uint64_t(1) << 32, kMostColumns = uint64_t(1) << 24;
 
 bool known_group(uint64_t group) noexcept {
   return group == 0 || (std::has_single_bit(group) && group >= 16 && group <= kPanelColumns);
 }
+
+uint64_t tables_bytes(const PackedHead& head, const Layout& layout) {
+  switch (head.family) {
+    case Family::tables:
+      return checked_mul(checked_mul(layout.tiles * kTileRows, layout.row_tables, kWhat),
+                         (uint64_t(1) << head.bits) * sizeof(float), kWhat);
+    case Family::vectors: return VectorTables(head).bytes;
+    case Family::sparse:
+      return sizeof(Tables) + (checked_mul(layout.tiles, layout.pieces, kWhat) + 1) * sizeof(uint64_t);
+    default: return sizeof(Tables);
+  }
+}
+
+uint64_t codes_bytes(const PackedHead& head, const Layout& layout) {
+  switch (head.family) {
+    case Family::vectors: {
+      const uint64_t record = uint64_t(head.stages) * kPairRows * (head.bits > 8 ? 2 : 1);
+      return checked_mul(ceil_div(layout.tiles, 2) * record, layout.vectors, kWhat);
+    }
+    case Family::sparse: return checked_add(head.kept_bytes, kKeptSlack, kWhat);
+    default: return checked_mul(layout.tiles * kTileRows / 8 * head.bits, layout.padded_columns, kWhat);
+  }
+}
+
+}  // namespace
 
 size_t bytes_of(PackedScale kind) noexcept { return kind == PackedScale::f32 ? 4 : kind == PackedScale::e8m0 ? 1 : 2; }
 
@@ -40,43 +64,57 @@ PackedScale packed_kind(NumberKind kind) {
   }
 }
 
-// Offsets of the sections and what follows from the head. The head's numbers are in their ranges.
-struct Layout {
-  uint64_t tables, codes, scales, zeros, minimums, bytes;
-  uint64_t padded_columns, tiles, groups;
+VectorTables::VectorTables(const PackedHead& head) noexcept {
+  const uint64_t entries = uint64_t(head.stages) << head.bits;
+  looked_up = head.dimension == 8 && head.bits == 8;
+  words = 0;
+  floats = rounded_up(words + entries * kWordBytes, kAlign);
+  planes = floats + entries * 8 * sizeof(float);
+  fours = planes + (looked_up ? entries * kWordBytes : 0);
+  bytes = fours + (looked_up ? entries * kWordBytes : 0);
+}
 
-  explicit Layout(const PackedHead& head) {
-    padded_columns = rounded_up(head.columns, kStepColumns);
-    tiles = ceil_div(head.rows, kTileRows);
-    groups = head.group ? ceil_div(padded_columns, head.group) : 1;
-    const uint64_t numbers = checked_mul(tiles * kTileRows, groups, kWhat), size = bytes_of(head.scale_kind);
-    tables = rounded_up(sizeof(PackedHead), kAlign);
-    codes = rounded_up(tables + sizeof(Tables), kAlign);
-    scales = checked_add(codes, checked_mul(tiles * kTileRows / 8 * head.bits, padded_columns, kWhat), kWhat);
-    zeros = rounded_up(checked_add(scales, checked_mul(numbers, size, kWhat), kWhat), kAlign);
-    minimums = rounded_up(zeros + (head.has_zeros ? numbers : 0), kAlign);
-    bytes = rounded_up(checked_add(minimums, head.has_minimums ? numbers * size : 0, kWhat), kAlign);
-  }
-};
+Layout::Layout(const PackedHead& head) {
+  padded_columns = rounded_up(head.columns, kStepColumns);
+  tiles = ceil_div(head.rows, kTileRows);
+  groups = head.group ? ceil_div(padded_columns, head.group) : 1;
+  pieces = ceil_div(padded_columns, kPieceColumns);
+  vectors = ceil_div(head.columns, std::max<uint64_t>(1, head.dimension));
+  row_tables = head.tables_a_group ? groups : 1;
+  const uint64_t numbers = checked_mul(tiles * kTileRows, groups, kWhat), size = bytes_of(head.scale_kind);
+  tables = rounded_up(sizeof(PackedHead), kAlign);
+  codes = rounded_up(checked_add(tables, tables_bytes(head, *this), kWhat), kAlign);
+  scales = rounded_up(checked_add(codes, codes_bytes(head, *this), kWhat), kAlign);
+  zeros = rounded_up(checked_add(scales, checked_mul(numbers, size, kWhat), kWhat), kAlign);
+  minimums = rounded_up(zeros + (head.has_zeros ? numbers : 0), kAlign);
+  bytes = rounded_up(checked_add(minimums, head.has_minimums ? numbers * size : 0, kWhat), kAlign);
+}
+
+PackedHead head_of(Family family, size_t rows, size_t columns, size_t group) {
+  PackedHead head{};
+  head.magic = kMagic, head.version = kVersion, head.family = family;
+  head.rows = rows, head.columns = columns, head.factor = 1;
+  TERSOR_REQUIRE(rows >= 1 && rows <= kMostRows && columns >= 1 && columns <= kMostColumns, Code::bad_call, kWhat,
+                 ": [", rows, ", ", columns, "], 1..2^32 rows of 1..2^24 columns");
+  head.group = group >= columns ? 0 : group;
+  TERSOR_REQUIRE(known_group(head.group), Code::bad_call, kWhat, ": groups of ", group,
+                 " columns, a power of two from 16 to 512 or whole rows are needed");
+  return head;
+}
+
+namespace {
 
 PackedHead head_of(const Grid& grid) {
-  PackedHead head{};
-  head.magic = kMagic, head.version = kVersion;
+  const bool one_table = grid.level_row_stride == 0 && grid.level_group_stride == 0;
+  PackedHead head = gemm::head_of(one_table ? Family::grid : Family::tables, grid.rows, grid.columns, grid.group);
   head.bits = uint8_t(grid.bits);
-  head.rows = grid.rows, head.columns = grid.columns;
-  TERSOR_REQUIRE(grid.rows >= 1 && grid.rows <= kMostRows && grid.columns >= 1 && grid.columns <= kMostColumns,
-                 Code::bad_call, kWhat, ": [", grid.rows, ", ", grid.columns, "], 1..2^32 rows of 1..2^24 columns");
-  TERSOR_REQUIRE(grid.level_row_stride == 0 && grid.level_group_stride == 0, Code::bad_call, kWhat,
-                 ": one table of levels is needed, found one a ", grid.level_group_stride ? "group" : "row");
-  head.group = grid.group >= grid.columns ? 0 : grid.group;
-  TERSOR_REQUIRE(known_group(head.group), Code::bad_call, kWhat, ": groups of ", grid.group,
-                 " columns, a power of two from 16 to 512 or whole rows are needed");
+  head.tables_a_group = grid.level_group_stride != 0 && head.group != 0;
   head.scale_kind = packed_kind(grid.scales.kind);
   head.has_zeros = grid.zeros.kind != NumberKind::none;
   head.has_minimums = grid.minimums.kind != NumberKind::none;
   TERSOR_REQUIRE(!head.has_minimums || (packed_kind(grid.minimums.kind) == head.scale_kind && grid.step == 1),
                  Code::bad_call, kWhat, ": minimums of the scales' kind and a step of 1 are needed");
-  head.has_integers = grid.step != 0;
+  head.has_integers = one_table && grid.step != 0;
   head.center = uint16_t(head.has_integers ? grid.center : 0);
   head.step = head.has_integers ? grid.step : 0;
   head.factor = grid.scales.kind == NumberKind::e4m3 ? grid.scales.factor : 1;
@@ -95,6 +133,83 @@ void fill(Levels& levels, const float* exact, size_t codes, int bits) noexcept {
     const uint16_t rounded = formats::bf16_of_f32(levels.exact[i]);
     levels.low[i] = uint8_t(rounded), levels.high[i] = uint8_t(rounded >> 8);
   }
+}
+
+}  // namespace
+
+void fill_tables(uint8_t* at, const uint8_t* integers, const float* levels, size_t codes, int bits) noexcept {
+  Tables tables{};
+  std::copy_n(integers, codes, tables.integers);
+  fill(tables.levels, levels, codes, bits);
+  std::memcpy(at, &tables, sizeof tables);
+}
+
+namespace {
+
+// Tables of a tile's rows: [table][32][2^bits].
+void fill_row_tables(const Grid& grid, size_t first, size_t rows, size_t tables, float* out) noexcept {
+  const size_t codes = size_t(1) << grid.bits, present = grid.level_group_stride ? grid.groups() : 1;
+  std::fill_n(out, tables * kTileRows * codes, 0.0f);
+  for (size_t t = 0; t < std::min(tables, present); ++t)
+    for (size_t r = 0; r < rows; ++r)
+      std::copy_n(grid.levels + (first + r) * grid.level_row_stride + t * grid.level_group_stride,
+                  grid.trits ? 3 : codes, out + (t * kTileRows + r) * codes);
+}
+
+Vectors vectors_of(const PackedHead& head, const Layout& layout, const uint8_t* tables, const uint8_t* codes) noexcept {
+  const VectorTables at(head);
+  Vectors found{};
+  found.dimension = head.dimension, found.stages = head.stages, found.code_bytes = head.bits > 8 ? 2 : 1;
+  found.entries = size_t(1) << head.bits;
+  found.count = size_t(layout.vectors), found.pairs = size_t(ceil_div(layout.tiles, 2));
+  found.words = reinterpret_cast<const uint64_t*>(tables + at.words);
+  found.floats = reinterpret_cast<const float*>(tables + at.floats);
+  found.planes = at.looked_up ? tables + at.planes : nullptr;
+  found.fours = at.looked_up ? reinterpret_cast<const uint32_t*>(tables + at.fours) : nullptr;
+  found.codes = codes;
+  return found;
+}
+
+Kept kept_of(const PackedHead& head, const Layout& layout, const uint8_t* tables, const uint8_t* codes) {
+  Kept kept{};
+  kept.bits = head.bits, kept.center = head.center;
+  kept.number_kind = head.number_kind, kept.number_bytes = bytes_of(head.number_kind);
+  kept.starts = reinterpret_cast<const uint64_t*>(tables + sizeof(Tables));
+  kept.pieces = size_t(layout.pieces);
+  kept.codes = codes, kept.end = codes + head.kept_bytes;
+  uint64_t before = 0;
+  for (uint64_t tile = 0; tile <= layout.tiles; ++tile) {
+    const uint64_t start = kept.starts[tile * layout.pieces];
+    TERSOR_REQUIRE(start >= before && start <= head.kept_bytes, Code::bad_data, kWhat, ": tile ", tile, " begins at ",
+                   start, " behind ", before, " of ", head.kept_bytes, " bytes");
+    before = start;
+  }
+  return kept;
+}
+
+// What must hold beside sizes, so that nothing is read outside the blob.
+void check_head(const PackedHead& head) {
+  const int bits = head.bits;
+  const bool grid = head.family <= Family::tables, vectors = head.family == Family::vectors;
+  TERSOR_REQUIRE(head.family <= Family::sparse, Code::bad_data, kWhat, ": of family ", int(head.family));
+  TERSOR_REQUIRE(grid      ? (bits >= 1 && bits <= 6) || bits == 8
+                 : vectors ? bits >= 1 && bits <= kMostVectorBits
+                           : bits == 0 || bits == 4 || bits == 8,
+                 Code::bad_data, kWhat, ": codes of ", bits, " bits");
+  TERSOR_REQUIRE(head.rows >= 1 && head.rows <= kMostRows && head.columns >= 1 && head.columns <= kMostColumns,
+                 Code::bad_data, kWhat, ": [", head.rows, ", ", head.columns, "]");
+  TERSOR_REQUIRE(known_group(head.group) && (head.group == 0 || !vectors), Code::bad_data, kWhat, ": groups of ",
+                 head.group, " columns");
+  TERSOR_REQUIRE(head.scale_kind <= PackedScale::e8m0 && head.number_kind <= PackedScale::bf16 && head.center < 256,
+                 Code::bad_data, kWhat, ": scales of kind ", int(head.scale_kind), ", numbers of kind ",
+                 int(head.number_kind), ", center ", head.center);
+  TERSOR_REQUIRE(!vectors || (head.dimension >= formats::kLeastDimension && head.dimension <= formats::kMostDimension &&
+                              head.stages >= 1 && head.stages <= formats::kMostStages),
+                 Code::bad_data, kWhat, ": ", int(head.stages), " stages of vectors of ", int(head.dimension));
+  TERSOR_REQUIRE(!head.tables_a_group || (head.family == Family::tables && head.group != 0), Code::bad_data, kWhat,
+                 ": tables a group where there are no groups");
+  TERSOR_REQUIRE(!head.has_integers || !(head.family == Family::tables || (!grid && bits == 0)), Code::bad_data, kWhat,
+                 ": integers of levels that have none");
 }
 
 }  // namespace
@@ -122,24 +237,21 @@ Packed Packed::parse(std::span<const uint8_t> data) {
   std::memcpy(&head, data.data(), sizeof head);
   TERSOR_REQUIRE(head.magic == kMagic && head.version == kVersion, Code::bad_data, kWhat, ": begins with ", head.magic,
                  " and ", head.version, ", ", kMagic, " and ", kVersion, " are needed");
-  const int bits = head.bits;
-  TERSOR_REQUIRE((bits >= 1 && bits <= 6) || bits == 8, Code::bad_data, kWhat, ": codes of ", bits, " bits");
-  TERSOR_REQUIRE(head.rows >= 1 && head.rows <= kMostRows && head.columns >= 1 && head.columns <= kMostColumns,
-                 Code::bad_data, kWhat, ": [", head.rows, ", ", head.columns, "]");
-  TERSOR_REQUIRE(known_group(head.group), Code::bad_data, kWhat, ": groups of ", head.group, " columns");
-  TERSOR_REQUIRE(head.scale_kind <= PackedScale::e8m0 && head.center < 256, Code::bad_data, kWhat, ": scales of kind ",
-                 int(head.scale_kind), ", center ", head.center);
+  check_head(head);
   const Layout layout(head);
   TERSOR_REQUIRE(layout.bytes == head.bytes && head.bytes <= data.size(), Code::bad_data, kWhat, ": ", data.size(),
                  " bytes, the head says ", head.bytes, " and asks for ", layout.bytes);
   const uint8_t* const at = data.data();
-  packed.tables = reinterpret_cast<const Tables*>(at + layout.tables);
+  const uint8_t* const tables = at + layout.tables;
+  packed.tables = reinterpret_cast<const Tables*>(tables), packed.row_tables = reinterpret_cast<const float*>(tables);
   packed.codes = at + layout.codes, packed.scales = at + layout.scales;
   packed.zeros = head.has_zeros ? at + layout.zeros : nullptr;
   packed.minimums = head.has_minimums ? at + layout.minimums : nullptr;
   packed.padded_columns = size_t(layout.padded_columns), packed.tiles = size_t(layout.tiles);
   packed.groups = size_t(layout.groups);
   packed.extras = Extras::parse(data.subspan(size_t(head.bytes)), size_t(head.rows), size_t(head.columns));
+  if (head.family == Family::vectors) packed.vectors = vectors_of(head, layout, tables, packed.codes);
+  if (head.family == Family::sparse) packed.kept = kept_of(head, layout, tables, packed.codes);
   return packed;
 }
 
@@ -153,18 +265,21 @@ void pack(const Grid& grid, std::span<uint8_t> out, int threads) {
   head.bytes = layout.bytes;
   std::memset(out.data(), 0, size_t(layout.codes));
   std::memcpy(out.data(), &head, sizeof head);
-  Tables tables{};
-  const size_t codes = grid.trits ? 3 : size_t(1) << grid.bits;
-  std::copy_n(grid.integers.begin(), codes, tables.integers);
-  fill(tables.levels, grid.levels, codes, head.bits);
-  std::memcpy(out.data() + layout.tables, &tables, sizeof tables);
+  if (head.family == Family::grid) {
+    const size_t codes = grid.trits ? 3 : size_t(1) << grid.bits;
+    fill_tables(out.data() + layout.tables, grid.integers.data(), grid.levels, codes, head.bits);
+  }
   const size_t tile_bytes = size_t(layout.padded_columns) * kTileRows / 8 * head.bits;
   const size_t groups = size_t(layout.groups), present = std::min(groups, grid.groups());
-  const size_t numbers = groups * kTileRows, size = bytes_of(head.scale_kind);
+  const size_t numbers = groups * kTileRows, size = bytes_of(head.scale_kind), tables = size_t(layout.row_tables);
   parallel_for(size_t(layout.tiles), 1, threads, [&](size_t begin, size_t end) {
     for (size_t tile = begin; tile < end; ++tile) {
       const size_t first = tile * kTileRows, rows = std::min(kTileRows, grid.rows - first);
       const auto at = [&](uint64_t section, size_t bytes) { return out.data() + section + tile * bytes; };
+      if (head.family == Family::tables) {
+        const size_t bytes = tables * kTileRows * (size_t(4) << head.bits);
+        fill_row_tables(grid, first, rows, tables, reinterpret_cast<float*>(at(layout.tables, bytes)));
+      }
       pack_codes(grid, first, at(layout.codes, tile_bytes));
       pack_numbers(grid.scales, head.scale_kind, first, rows, groups, present, at(layout.scales, numbers * size));
       if (head.has_zeros) pack_zeros(grid.zeros, first, rows, groups, present, at(layout.zeros, numbers));

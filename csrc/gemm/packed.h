@@ -5,30 +5,45 @@
 //   head | tables | codes [tile][step][unit][block] | scales [tile][group][32] | zeros | minimums | extras
 //
 // each from a multiple of 64 bytes on. Rows are filled up to 32, columns too, with code 0; rows that only fill up have
-// scale 0.
+// scale 0. What tables and codes are, the family says; vectors.h and sparse.h have theirs.
 #pragma once
 #include <cstdint>
 #include <span>
 
+#include "formats/codebook.h"
 #include "formats/grid.h"
 #include "gemm/extras.h"
+#include "formats/sparse.h"
 #include "gemm/kernels.h"
+#include "gemm/sparse.h"
+#include "gemm/vectors.h"
 
 namespace tersor::gemm {
 
+enum class Family : uint8_t {
+  grid,     // a code a weight, one table of levels
+  tables,   // the same, a table a row, or a row and group: f32 [tile][group][32][2^bits]
+  vectors,  // vectors.h
+  sparse,   // sparse.h
+};
+
 struct PackedHead {
   uint32_t magic, version;
-  uint8_t bits;          // of a code: 1, 2, 3, 4, 5, 6 or 8
+  Family family;
+  uint8_t bits;          // of a code: 1, 2, 3, 4, 5, 6 or 8; of vectors 1..12; of sparse weights 4, 8, 0: none
   uint8_t looked_up;     // the integer of a code stands in a table; otherwise it is the code
   uint8_t has_integers;  // int8 arithmetic reads it
   uint8_t has_zeros, has_minimums;
-  PackedScale scale_kind;
+  PackedScale scale_kind, number_kind;  // number_kind: of sparse weights that are no codes
+  uint8_t dimension, stages;  // of vectors
+  uint8_t tables_a_group;     // and not a row
   uint16_t center;
   float factor;  // scales are times this; 1 where there are minimums
   float step;    // of the integers; 0 where there are none
   uint64_t rows, columns;
   uint64_t group;  // columns that share a scale: a power of two from 16 to 512; 0: all of a row
-  uint64_t bytes;  // of the blob without extras, which take what is left of it
+  uint64_t kept_bytes;  // of sparse weights' codes
+  uint64_t bytes;       // of the blob without extras, which take what is left of it
 };
 
 struct Tables {
@@ -39,7 +54,10 @@ struct Tables {
 // The blob taken apart. Its sections' places follow from the head.
 struct Packed {
   PackedHead head;
-  const Tables* tables;
+  const Tables* tables;  // of grids and sparse weights
+  const float* row_tables;
+  Vectors vectors;
+  Kept kept;
   const uint8_t *codes, *scales, *zeros, *minimums;  // null where there are none
   size_t padded_columns, tiles, groups;              // groups: of the padded columns
   Extras extras;
@@ -50,14 +68,21 @@ struct Packed {
 
   size_t code_tile_bytes() const noexcept { return padded_columns * kTileRows / 8 * head.bits; }
   size_t number_bytes() const noexcept;  // of a scale, a minimum
+  // Of families other than grid: columns of a tile, whole steps, as integers in the layout of 8-bit codes (where there
+  // are integers), and as levels [column][32].
+  void integer_panel(size_t tile, size_t column, size_t columns, uint8_t* out) const noexcept;
+  void level_panel(size_t tile, size_t column, size_t columns, float* out) const;
 };
 
 float number_at(PackedScale kind, const uint8_t* numbers, size_t index) noexcept;
 
-// Bytes of the blob without extras. Raises bad_call for grids that the kernels do not take: groups of other sizes,
-// levels of a row's own.
+// Bytes of the blob without extras. Raises bad_call for what the kernels do not take: groups of other sizes.
 uint64_t packed_bytes(const formats::Grid& grid);
-// out: packed_bytes(grid) long and 64-byte aligned. The grid has been checked by its format.
+uint64_t packed_bytes(const formats::VectorCodes& codes);
+uint64_t packed_bytes(const formats::Sparse& sparse, int threads);
+// out: packed_bytes long and 64-byte aligned. What is packed has been checked by its format.
 void pack(const formats::Grid& grid, std::span<uint8_t> out, int threads);
+void pack(const formats::VectorCodes& codes, std::span<uint8_t> out, int threads);
+void pack(const formats::Sparse& sparse, std::span<uint8_t> out, int threads);
 
 }  // namespace tersor::gemm

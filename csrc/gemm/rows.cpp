@@ -35,9 +35,27 @@ void step_codes(const Packed& packed, size_t row, size_t step, uint8_t* out) noe
   }
 }
 
-// The same operations in the same order as Grid::dequantize, so that both give the same bits.
-void dequantize_row(const Packed& packed, size_t row, float* out) noexcept {
+// Of families that have no codes of a row side by side: a row of 32 that are decoded.
+void dequantize_decoded(const Packed& packed, size_t row, float* out) {
   const PackedHead& head = packed.head;
+  ScratchFrame scratch;
+  const auto panel = scratch.take<float>(kPieceColumns * kTileRows);
+  const size_t columns = size_t(head.columns), group = head.group ? size_t(head.group) : packed.padded_columns;
+  for (size_t first = 0; first < columns; first += kPieceColumns) {
+    const size_t count = std::min(kPieceColumns, packed.padded_columns - first);
+    packed.level_panel(row / kTileRows, first, count, panel.data());
+    for (size_t k = first; k < std::min(columns, first + count); ++k) {
+      const size_t i = (row / kTileRows * packed.groups + k / group) * kTileRows + row % kTileRows;
+      const float level = panel[(k - first) * kTileRows + row % kTileRows];
+      out[k] = number_at(head.scale_kind, packed.scales, i) * head.factor * level;
+    }
+  }
+}
+
+// The same operations in the same order as Grid::dequantize, so that both give the same bits.
+void dequantize_row(const Packed& packed, size_t row, float* out) {
+  const PackedHead& head = packed.head;
+  if (head.family != Family::grid) return dequantize_decoded(packed, row, out);
   const size_t columns = size_t(head.columns), group = head.group ? size_t(head.group) : packed.padded_columns;
   uint8_t codes[kStepColumns];
   float scale = 0, zero = 0, minimum = 0;
@@ -97,6 +115,8 @@ void dequantize_rows(const Packed& packed, size_t first, size_t count, DType dty
 
 void codes_of(const Packed& packed, formats::CodeWidth width, std::span<uint8_t> out, int threads) {
   const PackedHead& head = packed.head;
+  TERSOR_REQUIRE(head.family <= Family::tables, Code::bad_call,
+                 "codes are asked of vectors or sparse weights, whose order is not kept");
   TERSOR_REQUIRE(width.bits == head.bits, Code::bad_call, "codes of ", width.bits, " bits are asked, the matrix has ",
                  int(head.bits));
   const size_t rows = size_t(head.rows), columns = size_t(head.columns), row_bytes = width.row_bytes(columns);

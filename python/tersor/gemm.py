@@ -53,7 +53,7 @@ class PackedMatrix:
         Transforms and side terms come with it: x goes through the transforms in every call, and side terms are
         multiplied in float32, 8 bytes an outlier and 4 a number of a thin matrix.
         Raises ValueError for what the driver does not read: groups that are no power of two from 16 to 512 columns nor
-        whole rows, tables of levels of a row's own, formats that are no grid.
+        whole rows.
         """
         given = (tensor.format.to_dict(), *tensor.shape, rows_of(tensor.parts))
         size = _core.gemm_packed_bytes(*given, threads)

@@ -11,10 +11,15 @@ namespace tersor::gemm::check {
 
 using formats::NumberKind;
 
+inline uint64_t room_of(const formats::Grid& grid) { return packed_bytes(grid); }
+inline uint64_t room_of(const formats::VectorCodes& codes) { return packed_bytes(codes); }
+inline uint64_t room_of(const formats::Sparse& sparse) { return packed_bytes(sparse, 1); }
+
 struct Blob {
-  explicit Blob(const formats::Grid& grid, int threads = 1) : size(packed_bytes(grid)) {
+  template <class View>
+  explicit Blob(const View& view, int threads = 1) : size(room_of(view)) {
     data.reset(new (std::align_val_t(64)) uint8_t[size]);
-    pack(grid, bytes(), threads);
+    pack(view, bytes(), threads);
   }
   struct Free {
     void operator()(uint8_t* at) const { ::operator delete[](at, std::align_val_t(64)); }
@@ -57,10 +62,10 @@ inline std::vector<float> product(const std::vector<float>& x, size_t tokens, Bl
   return y;
 }
 
-// Beside doubles: x in 8 bits by scales of its own, or as it is, weights as the grid has them.
-inline double worst_error(const Made& made, const std::vector<float>& x, size_t tokens, const std::vector<float>& y,
-                          Activations activations) {
-  const formats::Grid& grid = made.grid;
+// Beside doubles: x in 8 bits by scales of its own, or as it is, weights as the grid, or another view, has them.
+template <class View>
+double worst_error(const View& grid, const std::vector<float>& x, size_t tokens, const std::vector<float>& y,
+                   Activations activations) {
   const size_t piece = activations == Activations::int8 ? grid.columns : 128;
   std::vector<double> read(x.begin(), x.end());
   for (size_t m = 0; m < tokens && activations != Activations::exact; ++m)
@@ -103,6 +108,11 @@ inline double norm_of_error(const Made& made, const std::vector<float>& x, size_
     }
   }
   return std::sqrt(error / size);
+}
+
+inline double worst_error(const Made& made, const std::vector<float>& x, size_t tokens, const std::vector<float>& y,
+                          Activations activations) {
+  return worst_error(made.grid, x, tokens, y, activations);
 }
 
 inline const Wanted kEveryGrid[] = {

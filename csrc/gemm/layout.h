@@ -1,0 +1,39 @@
+// Where the sections of a packed matrix lie (packed.h). What packed.cpp and the packers of families share.
+#pragma once
+#include <cstdint>
+
+#include "gemm/packed.h"
+
+namespace tersor::gemm {
+
+inline constexpr const char* kPackedWhat = "packed matrix";
+inline constexpr uint64_t kSectionAlign = 64;
+inline constexpr int kMostVectorBits = formats::kMostCodeBits;
+// Behind kept codes: what a step that begins at their end would read, and a register more.
+inline constexpr uint64_t kKeptSlack = kStepMaskBytes + kStepColumns * kTileRows * sizeof(float) + 64;
+
+constexpr uint64_t rounded_up(uint64_t value, uint64_t to) noexcept { return (value + to - 1) / to * to; }
+
+// Of the tables of vectors: offsets of each and of their end.
+struct VectorTables {
+  uint64_t words, floats, planes, fours, bytes;
+  bool looked_up;  // there are planes and fours
+  explicit VectorTables(const PackedHead& head) noexcept;
+};
+
+// Offsets of the sections and what follows from the head, whose numbers are in their ranges.
+struct Layout {
+  uint64_t tables, codes, scales, zeros, minimums, bytes;
+  uint64_t padded_columns, tiles, groups;
+  uint64_t pieces;        // of a tile of sparse weights
+  uint64_t vectors;       // of a row
+  uint64_t row_tables;    // of a row
+  explicit Layout(const PackedHead& head);
+};
+
+void fill_tables(uint8_t* at, const uint8_t* integers, const float* levels, size_t codes, int bits) noexcept;
+PackedHead head_of(Family family, size_t rows, size_t columns, size_t group);  // bad_call
+PackedScale packed_kind(formats::NumberKind kind);                             // bad_call: none
+size_t bytes_of(PackedScale kind) noexcept;
+
+}  // namespace tersor::gemm
