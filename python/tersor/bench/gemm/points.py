@@ -12,7 +12,6 @@ FORMATS = (
     "int4-g128", "int4-g32", "mxfp4", "nvfp4", "nf4", "int8", "int8-g128", "int2-g128", "int3-g128", "int5-g128",
     "int6-g128", "fp8-e4m3", "ternary", "vq-d8-k256-s2", "bitmap-50-int4", "bitmap-50-int8",
 )  # fmt: skip
-ACTIVATIONS = ("int8", "int8-g128", "exact")
 SHAPES = ((4096, 4096), (11008, 4096), (4096, 11008), (14336, 4096))
 TOKENS = (1, 2, 4, 8, 16, 64, 128, 512)
 THREADS = (1, 2)
@@ -125,7 +124,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_argument("--format", action="append", metavar="NAME", help='a format, "int4-g128" for example')
     options.add_argument("--shape", action="append", metavar="NxK", type=_shape, help="rows and columns of the matrix")
     options.add_argument("--tokens", action="append", metavar="M", type=_positive, help="rows of x")
-    options.add_argument("--activations", action="append", metavar="HOW", help="int8, int8-g128, exact")
+    options.add_argument("--activations", action="append", metavar="HOW", help="int8, int8-g128, int8-outlier, exact")
     options.add_argument(
         "--threads", action="append", metavar="T", type=_positive, help="threads (1 and 2 if not given)"
     )
