@@ -25,9 +25,9 @@ struct VectorTables {
 struct Layout {
   uint64_t tables, codes, scales, zeros, minimums, bytes;
   uint64_t padded_columns, tiles, groups;
-  uint64_t pieces;        // of a tile of sparse weights
-  uint64_t vectors;       // of a row
-  uint64_t row_tables;    // of a row
+  uint64_t pieces;      // of a tile of sparse weights
+  uint64_t vectors;     // of a row
+  uint64_t row_tables;  // of a row
   explicit Layout(const PackedHead& head);
 };
 

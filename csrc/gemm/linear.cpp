@@ -335,7 +335,7 @@ void require_fit(const Matrix& x, const Product& product, Activations activation
 }
 
 Reading reading_of(const Packed& weights, Activations activations, DType x) noexcept {
-  const auto arithmetic = activations != Activations::exact               ? Arithmetic::int8
+  const auto arithmetic = activations != Activations::exact ? Arithmetic::int8
                           : x == DType::BF16 && bf16_kernels() != nullptr && weights.head.family == Family::grid
                               ? Arithmetic::bf16
                               : Arithmetic::f32;

@@ -12,8 +12,8 @@
 
 #include "formats/codebook.h"
 #include "formats/grid.h"
-#include "gemm/extras.h"
 #include "formats/sparse.h"
+#include "gemm/extras.h"
 #include "gemm/kernels.h"
 #include "gemm/sparse.h"
 #include "gemm/vectors.h"
@@ -35,13 +35,13 @@ struct PackedHead {
   uint8_t has_integers;  // int8 arithmetic reads it
   uint8_t has_zeros, has_minimums;
   PackedScale scale_kind, number_kind;  // number_kind: of sparse weights that are no codes
-  uint8_t dimension, stages;  // of vectors
-  uint8_t tables_a_group;     // and not a row
+  uint8_t dimension, stages;            // of vectors
+  uint8_t tables_a_group;               // and not a row
   uint16_t center;
   float factor;  // scales are times this; 1 where there are minimums
   float step;    // of the integers; 0 where there are none
   uint64_t rows, columns;
-  uint64_t group;  // columns that share a scale: a power of two from 16 to 512; 0: all of a row
+  uint64_t group;       // columns that share a scale: a power of two from 16 to 512; 0: all of a row
   uint64_t kept_bytes;  // of sparse weights' codes
   uint64_t bytes;       // of the blob without extras, which take what is left of it
 };

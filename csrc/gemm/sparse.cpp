@@ -21,8 +21,7 @@ using formats::Sparse;
 
 PackedHead head_of(const Sparse& sparse) {
   const bool coded = sparse.value_kind == NumberKind::none;
-  PackedHead head =
-      gemm::head_of(Family::sparse, sparse.rows, sparse.columns, coded ? sparse.group : sparse.columns);
+  PackedHead head = gemm::head_of(Family::sparse, sparse.rows, sparse.columns, coded ? sparse.group : sparse.columns);
   if (coded) {
     head.bits = sparse.bits <= 4 ? 4 : 8;
     head.scale_kind = packed_kind(sparse.scales.kind);
@@ -150,8 +149,7 @@ void pack(const Sparse& sparse, std::span<uint8_t> out, int threads) {
     for (size_t tile = begin; tile < end; ++tile) {
       mark(sparse, tile, words);
       gather(sparse, tile, size, panel.data());
-      write_tile(head, words, panel.data(), size,
-                 out.data() + layout.codes + starts[tile * size_t(layout.pieces)]);
+      write_tile(head, words, panel.data(), size, out.data() + layout.codes + starts[tile * size_t(layout.pieces)]);
       const size_t first = tile * kTileRows, rows = std::min(kTileRows, sparse.rows - first);
       uint8_t* const scales = out.data() + layout.scales + tile * numbers * scale_size;
       if (head.bits)

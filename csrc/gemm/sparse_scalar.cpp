@@ -18,8 +18,7 @@ const uint8_t* panel(const Kept& kept, const uint8_t* from, size_t steps, uint8_
       std::memset(out, kept.center, 64);
       size_t count = 0;
       for (; word; word &= word - 1, ++count)
-        out[std::countr_zero(word)] =
-            kept.bits == 8 ? codes[count] : uint8_t(codes[count / 2] >> count % 2 * 4 & 15);
+        out[std::countr_zero(word)] = kept.bits == 8 ? codes[count] : uint8_t(codes[count / 2] >> count % 2 * 4 & 15);
       codes += kept.bits == 8 ? count : (count + 1) / 2;
     }
     from = codes;

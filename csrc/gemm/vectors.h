@@ -22,16 +22,18 @@ constexpr size_t code_place(size_t row) noexcept { return row / 4 % 2 * 16 + row
 
 struct Vectors {
   int dimension, stages, code_bytes;
-  size_t entries;           // of a stage, a power of two: those that no code names are 0
-  size_t count, pairs;      // vectors of a row; 64s of rows
-  const uint64_t* words;    // [stage][entry]: bytes of a codeword, the first column's lowest
-  const float* floats;      // [stage][entry][8]
-  const uint8_t* planes;    // where all codes are bytes of eight columns, else null: [stage][8][256]
-  const uint32_t* fours;    // likewise, columns 0..3 and 4..7 of the words: [stage][2][256]
+  size_t entries;         // of a stage, a power of two: those that no code names are 0
+  size_t count, pairs;    // vectors of a row; 64s of rows
+  const uint64_t* words;  // [stage][entry]: bytes of a codeword, the first column's lowest
+  const float* floats;    // [stage][entry][8]
+  const uint8_t* planes;  // where all codes are bytes of eight columns, else null: [stage][8][256]
+  const uint32_t* fours;  // likewise, columns 0..3 and 4..7 of the words: [stage][2][256]
   const uint8_t* codes;
 
   // Inlined everywhere: files of several levels include this, which must not share code.
-  [[gnu::always_inline]] size_t record() const noexcept { return size_t(stages) * kPairRows * size_t(code_bytes); }  // bytes of a vector
+  [[gnu::always_inline]] size_t record() const noexcept {
+    return size_t(stages) * kPairRows * size_t(code_bytes);
+  }  // bytes of a vector
   [[gnu::always_inline]] size_t chunk_vectors(size_t vector) const noexcept {
     const size_t left = count - vector / kChunkVectors * kChunkVectors;
     return left < kChunkVectors ? left : kChunkVectors;
@@ -51,7 +53,7 @@ struct LookUps {
   PackedScale scale_kind;
   const uint8_t* scales;  // [tile][32], from the first tile of the matrix on
   size_t scale_tile_bytes;
-  const int8_t* x;        // columns up to a multiple of 32
+  const int8_t* x;  // columns up to a multiple of 32
   size_t columns, group_columns;
   const int32_t* sums;    // of x, [group]
   const float* x_scales;  // [group], or null

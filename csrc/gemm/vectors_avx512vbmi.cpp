@@ -61,8 +61,7 @@ __attribute__((always_inline)) inline void prefetch(const Vectors& from, size_t 
   if (vector >= from.count || pair >= from.pairs) return;
   const uint8_t* const record = from.at(pair, vector);
 #pragma GCC unroll 4
-  for (int s = 0; s < kStages; ++s)
-    _mm_prefetch(reinterpret_cast<const char*>(record) + kPairRows * s, _MM_HINT_T0);
+  for (int s = 0; s < kStages; ++s) _mm_prefetch(reinterpret_cast<const char*>(record) + kPairRows * s, _MM_HINT_T0);
 }
 
 // Two vectors, or four, whose codes are as many registers, and the stages' planes.
@@ -126,11 +125,11 @@ void panel(const Vectors& from, size_t tile, size_t column, size_t columns, uint
 // The same byte of 256 32-bit lanes in 16 registers, and the next: planes of 256 bytes.
 __attribute__((always_inline)) inline void store_planes(const __m512i* lanes, int byte, uint8_t* first,
                                                         uint8_t* second) {
-  const __m512i every = _mm512_set_epi32(0x7c787470, 0x6c686460, 0x5c585450, 0x4c484440, 0x3c383430, 0x2c282420,
-                                         0x1c181410, 0x0c080400, 0x7c787470, 0x6c686460, 0x5c585450, 0x4c484440,
-                                         0x3c383430, 0x2c282420, 0x1c181410, 0x0c080400);
-  const __m512i picked = _mm512_add_epi8(
-      every, _mm512_inserti64x4(_mm512_set1_epi8(char(byte)), _mm256_set1_epi8(char(byte + 1)), 1));
+  const __m512i every =
+      _mm512_set_epi32(0x7c787470, 0x6c686460, 0x5c585450, 0x4c484440, 0x3c383430, 0x2c282420, 0x1c181410, 0x0c080400,
+                       0x7c787470, 0x6c686460, 0x5c585450, 0x4c484440, 0x3c383430, 0x2c282420, 0x1c181410, 0x0c080400);
+  const __m512i picked =
+      _mm512_add_epi8(every, _mm512_inserti64x4(_mm512_set1_epi8(char(byte)), _mm256_set1_epi8(char(byte + 1)), 1));
 #pragma GCC unroll 4
   for (int i = 0; i < 4; ++i) {
     const __m512i a = _mm512_permutex2var_epi8(lanes[4 * i], picked, lanes[4 * i + 1]);
@@ -157,8 +156,7 @@ __attribute__((noinline)) Range make_table(const uint32_t* fours, const int8_t* 
   }
   __m512i least = products[0], most = products[0];
 #pragma GCC unroll 16
-  for (int i = 1; i < 16; ++i)
-    least = _mm512_min_epi32(least, products[i]), most = _mm512_max_epi32(most, products[i]);
+  for (int i = 1; i < 16; ++i) least = _mm512_min_epi32(least, products[i]), most = _mm512_max_epi32(most, products[i]);
   const Range range{_mm512_reduce_min_epi32(least), _mm512_reduce_max_epi32(most)};
   const __m512i from = _mm512_set1_epi32(range.least);
 #pragma GCC unroll 16
@@ -193,8 +191,8 @@ struct PairSums {
     for (int odd = 0; odd < 2; ++odd) {
       sums[odd] = _mm512_add_epi32(_mm512_and_si512(lows[odd], lower),
                                    _mm512_slli_epi32(_mm512_and_si512(middles[odd], lower), 8));
-      sums[2 + odd] = _mm512_add_epi32(_mm512_srli_epi32(lows[odd], 16),
-                                       _mm512_slli_epi32(_mm512_srli_epi32(middles[odd], 16), 8));
+      sums[2 + odd] =
+          _mm512_add_epi32(_mm512_srli_epi32(lows[odd], 16), _mm512_slli_epi32(_mm512_srli_epi32(middles[odd], 16), 8));
     }
     if constexpr (kThree)
 #pragma GCC unroll 4
@@ -261,8 +259,7 @@ void scale_pair(const LookUps& task, size_t group, size_t tile, const int32_t* k
   {
     __m512i sums[4];
 #pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i)
-      sums[i] = _mm512_add_epi32(_mm512_load_si512(kept + 16 * i), _mm512_set1_epi32(base));
+    for (int i = 0; i < 4; ++i) sums[i] = _mm512_add_epi32(_mm512_load_si512(kept + 16 * i), _mm512_set1_epi32(base));
     const __m512i a = _mm512_unpacklo_epi32(sums[0], sums[1]), b = _mm512_unpackhi_epi32(sums[0], sums[1]);
     const __m512i c = _mm512_unpacklo_epi32(sums[2], sums[3]), d = _mm512_unpackhi_epi32(sums[2], sums[3]);
     by_row[0] = _mm512_unpacklo_epi64(a, c), by_row[1] = _mm512_unpackhi_epi64(a, c);

@@ -48,7 +48,9 @@ void make(const CodebookCase& shape, MadeVectors& made, uint32_t seed) {
     const int range = s + 1 == shape.stages ? left : left / 2, least = -(range / 3);
     left -= range;
     for (size_t i = 0; i < shape.entries * d; ++i) {
-      const int steps = i == 0 ? 0 : i == 1 || (shape.wide && random() % 2) ? range : int(random() % unsigned(range + 1));
+      const int steps = i == 0                                   ? 0
+                        : i == 1 || (shape.wide && random() % 2) ? range
+                                                                 : int(random() % unsigned(range + 1));
       made.codebook.push_back(formats::f16_of_f32(float(shape.wide && i > 1 && steps < range ? least : least + steps)));
     }
   }
