@@ -2,7 +2,7 @@
 // tests.
 //
 // A body does per-lane work only inside w.each(lambda), keeps per-lane values in Warp::reg<T> and lets lanes meet only
-// in ballot, rank and count. On the device reg<T> is one register and each() calls the lambda once with the lane's
+// in ballot, rank, count and sum. On the device reg<T> is one register and each() calls the lambda once with the lane's
 // number; on the host reg<T> is 32 values and each() is a loop over the lanes.
 // Between two meetings stands exactly one each(): lanes of a GPU run it in any order, the host runs it in lane order.
 // The host proves indices, state updates and bounds; races, alignment and occupancy need a GPU.
@@ -40,6 +40,11 @@ struct HostWarp {
   uint32_t rank(uint32_t mask, uint32_t lane) const noexcept {  // votes of the lanes before this one
     return count(mask & ((uint32_t(1) << lane) - 1));
   }
+  float sum(reg<float> values) const noexcept {  // of all lanes, by halves: the same bits as the device's
+    for (uint32_t apart = kWarpLanes / 2; apart; apart /= 2)
+      for (uint32_t lane = 0; lane < apart; ++lane) values[lane] += values[lane + apart];
+    return values[0];
+  }
 };
 
 #if defined(__CUDACC__)
@@ -60,6 +65,11 @@ struct DeviceWarp {  // all 32 lanes of the warp take part in every ballot
   __device__ __forceinline__ uint32_t count(uint32_t mask) const { return uint32_t(__popc(mask)); }
   __device__ __forceinline__ uint32_t rank(uint32_t mask, uint32_t lane) const {
     return count(mask & ((uint32_t(1) << lane) - 1));
+  }
+  __device__ __forceinline__ float sum(reg<float> values) const {  // every lane gets it
+    for (uint32_t apart = kWarpLanes / 2; apart; apart /= 2)
+      values.value += __shfl_xor_sync(0xffffffffu, values.value, apart);
+    return values.value;
   }
 };
 #endif
