@@ -1,6 +1,7 @@
 // Where the sections of a packed matrix lie (packed.h). What packed.cpp and the packers of families share.
 #pragma once
 #include <cstdint>
+#include <span>
 
 #include "gemm/packed.h"
 
@@ -29,6 +30,8 @@ struct Layout {
   uint64_t vectors;     // of a row
   uint64_t row_tables;  // of a row
   explicit Layout(const PackedHead& head);
+  // Writes the head, which learns its bytes, and clears the tables. Raises bad_call for room of another size.
+  void begin(PackedHead& head, std::span<uint8_t> out) const;
 };
 
 void fill_tables(uint8_t* at, const uint8_t* integers, const float* levels, size_t codes, int bits) noexcept;

@@ -90,6 +90,13 @@ Layout::Layout(const PackedHead& head) {
   bytes = rounded_up(checked_add(minimums, head.has_minimums ? numbers * size : 0, kWhat), kAlign);
 }
 
+void Layout::begin(PackedHead& head, std::span<uint8_t> out) const {
+  TERSOR_REQUIRE(out.size() == bytes, Code::bad_call, kWhat, ": ", bytes, " bytes of room, not ", out.size());
+  head.bytes = bytes;
+  std::memset(out.data(), 0, size_t(codes));
+  std::memcpy(out.data(), &head, sizeof head);
+}
+
 PackedHead head_of(Family family, size_t rows, size_t columns, size_t group) {
   PackedHead head{};
   head.magic = kMagic, head.version = kVersion, head.family = family;
@@ -260,11 +267,7 @@ uint64_t packed_bytes(const Grid& grid) { return Layout(head_of(grid)).bytes; }
 void pack(const Grid& grid, std::span<uint8_t> out, int threads) {
   PackedHead head = head_of(grid);
   const Layout layout(head);
-  TERSOR_REQUIRE(out.size() == layout.bytes, Code::bad_call, kWhat, ": ", layout.bytes, " bytes of room, not ",
-                 out.size());
-  head.bytes = layout.bytes;
-  std::memset(out.data(), 0, size_t(layout.codes));
-  std::memcpy(out.data(), &head, sizeof head);
+  layout.begin(head, out);
   if (head.family == Family::grid) {
     const size_t codes = grid.trits ? 3 : size_t(1) << grid.bits;
     fill_tables(out.data() + layout.tables, grid.integers.data(), grid.levels, codes, head.bits);

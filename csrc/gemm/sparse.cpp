@@ -126,11 +126,7 @@ void pack(const Sparse& sparse, std::span<uint8_t> out, int threads) {
   std::exclusive_scan(starts.begin(), starts.end(), starts.begin(), uint64_t(0));
   head.kept_bytes = starts.back();
   const Layout layout(head);
-  TERSOR_REQUIRE(out.size() == layout.bytes, Code::bad_call, kPackedWhat, ": ", layout.bytes, " bytes of room, not ",
-                 out.size());
-  head.bytes = layout.bytes;
-  std::memset(out.data(), 0, size_t(layout.codes));
-  std::memcpy(out.data(), &head, sizeof head);
+  layout.begin(head, out);
   uint8_t integers[256];
   float levels[256];
   for (int code = 0; code < 256; ++code)

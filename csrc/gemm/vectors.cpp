@@ -109,11 +109,7 @@ void pack(const VectorCodes& codes, std::span<uint8_t> out, int threads) {
   const Bytes bytes = bytes_of(codes);
   PackedHead head = head_of(codes, bytes);
   const Layout layout(head);
-  TERSOR_REQUIRE(out.size() == layout.bytes, Code::bad_call, kPackedWhat, ": ", layout.bytes, " bytes of room, not ",
-                 out.size());
-  head.bytes = layout.bytes;
-  std::memset(out.data(), 0, size_t(layout.codes));
-  std::memcpy(out.data(), &head, sizeof head);
+  layout.begin(head, out);
   fill_tables(codes, bytes, VectorTables(head), out.data() + layout.tables);
   const Vectors to = Packed::parse(out).vectors;
   parallel_for(to.pairs, 1, threads, [&](size_t begin, size_t end) {
