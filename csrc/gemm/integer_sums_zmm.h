@@ -40,5 +40,49 @@ __attribute__((always_inline)) inline __m512i four_of(const int8_t* x) {
   return _mm512_set1_epi32(four);
 }
 
+// The sums of two blocks for kTokens tokens, from a tile's beginning to its end.
+template <int kTokens>
+struct TokenSums {
+  const IntegerTile& t;
+  __m512 sum0[kTokens], sum1[kTokens];
+  __m512i acc0[kTokens], acc1[kTokens];
+
+  __attribute__((always_inline)) void load() {
+#pragma GCC unroll 8
+    for (int i = 0; i < kTokens; ++i) {
+      sum0[i] = t.first ? _mm512_setzero_ps() : _mm512_loadu_ps(t.y + size_t(i) * kTileRows);
+      sum1[i] = t.first ? _mm512_setzero_ps() : _mm512_loadu_ps(t.y + size_t(i) * kTileRows + kBlockRows);
+    }
+  }
+  __attribute__((always_inline)) void store() const {
+#pragma GCC unroll 8
+    for (int i = 0; i < kTokens; ++i) {
+      _mm512_storeu_ps(t.y + size_t(i) * kTileRows, sum0[i]);
+      _mm512_storeu_ps(t.y + size_t(i) * kTileRows + kBlockRows, sum1[i]);
+    }
+  }
+  __attribute__((always_inline)) void start(const Place& at) {
+#pragma GCC unroll 8
+    for (int i = 0; i < kTokens; ++i)
+      acc0[i] = acc1[i] = _mm512_set1_epi32(-t.center * t.sums[size_t(i) * t.sums_stride + at.group]);
+  }
+  // Vector `v` of a step: four columns, a of the first block and b of the second.
+  __attribute__((always_inline)) void add(__m512i a, __m512i b, const int8_t* x, int v) {
+#pragma GCC unroll 8
+    for (int i = 0; i < kTokens; ++i) {
+      const __m512i four = four_of(x + size_t(i) * t.x_stride + 4 * v);
+      dot(acc0[i], a, four), dot(acc1[i], b, four);
+    }
+  }
+  __attribute__((always_inline)) void finish(const Place& at) {
+    scale_group<kTokens>(t, at, 0, acc0, sum0);
+    scale_group<kTokens>(t, at, 1, acc1, sum1);
+  }
+  __attribute__((always_inline)) void half(Place& at) {
+    if (--at.halves_left != 0) return;
+    finish(at), next_group(t, at), start(at);
+  }
+};
+
 }  // namespace
 }  // namespace tersor::gemm

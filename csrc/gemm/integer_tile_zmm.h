@@ -31,42 +31,19 @@ inline __m512i table_of(const uint8_t* lookup) {
 template <int kBits, bool kLookUp, int kTokens>
 struct Tile {
   static constexpr int kAhead = 8192;
-  const IntegerTile& t;
+  TokenSums<kTokens> sums;
   const __m512i table;
-  __m512 sum0[kTokens], sum1[kTokens];
-  __m512i acc0[kTokens], acc1[kTokens];
-
-  __attribute__((always_inline)) void start(const Place& at) {
-#pragma GCC unroll 8
-    for (int i = 0; i < kTokens; ++i)
-      acc0[i] = acc1[i] = _mm512_set1_epi32(-t.center * t.sums[size_t(i) * t.sums_stride + at.group]);
-  }
   template <int kV>
   __attribute__((always_inline)) void vector(const uint8_t* p, const int8_t* x) {
     const __m512i a = integers<kBits, kLookUp>(codes<kBits, kV>(p), table);
     const __m512i b = integers<kBits, kLookUp>(codes<kBits, kV>(p + 64), table);
-#pragma GCC unroll 8
-    for (int i = 0; i < kTokens; ++i) {
-      const __m512i four = four_of(x + size_t(i) * t.x_stride + 4 * kV);
-      dot(acc0[i], a, four), dot(acc1[i], b, four);
-    }
-  }
-  __attribute__((always_inline)) void finish(const Place& at) {
-    scale_group<kTokens>(t, at, 0, acc0, sum0);
-    scale_group<kTokens>(t, at, 1, acc1, sum1);
-  }
-  __attribute__((always_inline)) void half(Place& at) {
-    if (--at.halves_left != 0) return;
-    finish(at), next_group(t, at), start(at);
+    sums.add(a, b, x, kV);
   }
   __attribute__((always_inline)) void run() {
-#pragma GCC unroll 8
-    for (int i = 0; i < kTokens; ++i) {
-      sum0[i] = t.first ? _mm512_setzero_ps() : _mm512_loadu_ps(t.y + size_t(i) * kTileRows);
-      sum1[i] = t.first ? _mm512_setzero_ps() : _mm512_loadu_ps(t.y + size_t(i) * kTileRows + kBlockRows);
-    }
+    const IntegerTile& t = sums.t;
+    sums.load();
     Place at = first_place(t);
-    start(at);
+    sums.start(at);
     const uint8_t* p = t.codes;
     const int8_t* x = t.x;
     for (size_t step = 0; step < t.steps; ++step, p += 128 * kBits, x += kStepColumns) {
@@ -76,22 +53,18 @@ struct Tile {
         for (int line = 0; line < 2 * kBits; ++line)
           _mm_prefetch(reinterpret_cast<const char*>(p) + kAhead + 64 * line, _MM_HINT_T0);
       vector<0>(p, x), vector<1>(p, x), vector<2>(p, x), vector<3>(p, x);
-      half(at);
+      sums.half(at);
       vector<4>(p, x), vector<5>(p, x), vector<6>(p, x), vector<7>(p, x);
-      half(at);
+      sums.half(at);
     }
-    if (at.halves_left != t.group_halves) finish(at);
-#pragma GCC unroll 8
-    for (int i = 0; i < kTokens; ++i) {
-      _mm512_storeu_ps(t.y + size_t(i) * kTileRows, sum0[i]);
-      _mm512_storeu_ps(t.y + size_t(i) * kTileRows + kBlockRows, sum1[i]);
-    }
+    if (at.halves_left != t.group_halves) sums.finish(at);
+    sums.store();
   }
 };
 
 template <int kBits, bool kLookUp, int kTokens>
 __attribute__((noinline)) void tile(const IntegerTile& t) {
-  Tile<kBits, kLookUp, kTokens> here{t, table_of<kBits>(t.lookup), {}, {}, {}, {}};
+  Tile<kBits, kLookUp, kTokens> here{{t, {}, {}, {}, {}}, table_of<kBits>(t.lookup)};
   here.run();
 }
 

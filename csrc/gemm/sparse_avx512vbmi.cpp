@@ -52,66 +52,39 @@ const uint8_t* panel(const Kept& kept, const uint8_t* from, size_t steps, uint8_
 // Two blocks, kTokens tokens.
 template <int kBits, int kTokens>
 struct Tile {
-  const IntegerTile& t;
+  TokenSums<kTokens> sums;
   const Kept& kept;
   const __m512i center;
-  __m512 sum0[kTokens], sum1[kTokens];
-  __m512i acc0[kTokens], acc1[kTokens];
-
-  __attribute__((always_inline)) void start(const Place& at) {
-#pragma GCC unroll 4
-    for (int i = 0; i < kTokens; ++i)
-      acc0[i] = acc1[i] = _mm512_set1_epi32(-t.center * t.sums[size_t(i) * t.sums_stride + at.group]);
-  }
   template <int kV>
   __attribute__((always_inline)) void vector(const uint8_t*& p, const uint8_t* words, const int8_t* x) {
     _mm_prefetch(reinterpret_cast<const char*>(p) + kAhead, _MM_HINT_T0);
     const __m512i a = expanded<kBits>(p, words + 16 * kV, center);
     const __m512i b = expanded<kBits>(p, words + 16 * kV + 8, center);
-#pragma GCC unroll 4
-    for (int i = 0; i < kTokens; ++i) {
-      const __m512i four = four_of(x + size_t(i) * t.x_stride + 4 * kV);
-      dot(acc0[i], a, four), dot(acc1[i], b, four);
-    }
-  }
-  __attribute__((always_inline)) void half(Place& at) {
-    if (--at.halves_left != 0) return;
-    finish(at), next_group(t, at), start(at);
-  }
-  __attribute__((always_inline)) void finish(const Place& at) {
-    scale_group<kTokens>(t, at, 0, acc0, sum0);
-    scale_group<kTokens>(t, at, 1, acc1, sum1);
+    sums.add(a, b, x, kV);
   }
   __attribute__((always_inline)) void run() {
-#pragma GCC unroll 4
-    for (int i = 0; i < kTokens; ++i) {
-      sum0[i] = t.first ? _mm512_setzero_ps() : _mm512_loadu_ps(t.y + size_t(i) * kTileRows);
-      sum1[i] = t.first ? _mm512_setzero_ps() : _mm512_loadu_ps(t.y + size_t(i) * kTileRows + kBlockRows);
-    }
+    const IntegerTile& t = sums.t;
+    sums.load();
     Place at = first_place(t);
-    start(at);
+    sums.start(at);
     const uint8_t* p = t.codes;
     const int8_t* x = t.x;
     for (size_t step = 0; step < t.steps; ++step, x += kStepColumns) {
       const uint8_t* const words = before_end(p, kept.end);
       p = words + kStepMaskBytes;
       vector<0>(p, words, x), vector<1>(p, words, x), vector<2>(p, words, x), vector<3>(p, words, x);
-      half(at);
+      sums.half(at);
       vector<4>(p, words, x), vector<5>(p, words, x), vector<6>(p, words, x), vector<7>(p, words, x);
-      half(at);
+      sums.half(at);
     }
-    if (at.halves_left != t.group_halves) finish(at);
-#pragma GCC unroll 4
-    for (int i = 0; i < kTokens; ++i) {
-      _mm512_storeu_ps(t.y + size_t(i) * kTileRows, sum0[i]);
-      _mm512_storeu_ps(t.y + size_t(i) * kTileRows + kBlockRows, sum1[i]);
-    }
+    if (at.halves_left != t.group_halves) sums.finish(at);
+    sums.store();
   }
 };
 
 template <int kBits, int kTokens>
 __attribute__((noinline)) void tile_of(const IntegerTile& t, const Kept& kept) {
-  Tile<kBits, kTokens> here{t, kept, _mm512_set1_epi8(char(kept.center)), {}, {}, {}, {}};
+  Tile<kBits, kTokens> here{{t, {}, {}, {}, {}}, kept, _mm512_set1_epi8(char(kept.center))};
   here.run();
 }
 
