@@ -56,8 +56,6 @@ __attribute__((always_inline)) inline __m512 zeros_at(const uint8_t* at) {
   return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(at))));
 }
 
-constexpr size_t kScalesAhead = 16;  // groups
-
 // Where a tile stands among its groups.
 struct Place {
   const uint8_t *scales, *zeros, *minimums;
@@ -73,8 +71,6 @@ __attribute__((always_inline)) inline void next_group(const TileGroups& t, Place
   if (--at.groups_left != 0) return;
   at.groups_left = t.groups_a_scale;
   at.scales += t.scales.group_stride;
-  // Scales are a second, thin stream, which the hardware's prefetcher loses.
-  _mm_prefetch(reinterpret_cast<const char*>(at.scales + kScalesAhead * t.scales.group_stride), _MM_HINT_T0);
   if (at.zeros) at.zeros += t.zeros.group_stride;
   if (at.minimums) at.minimums += t.minimums.group_stride;
 }

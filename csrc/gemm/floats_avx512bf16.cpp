@@ -121,6 +121,7 @@ struct Tile {
     finish(at), next_group(t, at), start();
   }
   __attribute__((always_inline)) void run() {
+    t.prefetch_numbers();
     Place at = first_place(t);
     start();
     const uint8_t *p = t.codes, *x = t.x + first_token * t.x_stride;

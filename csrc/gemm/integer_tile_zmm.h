@@ -27,10 +27,20 @@ inline __m512i table_of(const uint8_t* lookup) {
   return _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(lookup)));
 }
 
+// Into the second cache: the hardware's prefetcher falls behind where a step takes long, as those of several tokens, or
+// has few bytes. Where neither holds this would harm.
+template <int kBits>
+__attribute__((always_inline)) inline void prefetch_step(const uint8_t* p) {
+  constexpr int kAhead = 8192;
+#pragma GCC unroll 16
+  for (int line = 0; line < 2 * kBits; ++line)
+    _mm_prefetch(reinterpret_cast<const char*>(p) + kAhead + 64 * line, _MM_HINT_T1);
+}
+
 // Two blocks, kTokens tokens.
 template <int kBits, bool kLookUp, int kTokens>
 struct Tile {
-  static constexpr int kAhead = 8192;
+  static constexpr bool kPrefetched = kTokens == 4 || (kTokens > 1 && kBits < 8);
   TokenSums<kTokens> sums;
   const __m512i table;
   template <int kV>
@@ -43,15 +53,12 @@ struct Tile {
     const IntegerTile& t = sums.t;
     sums.load();
     Place at = first_place(t);
+    t.prefetch_numbers();
     sums.start(at);
     const uint8_t* p = t.codes;
     const int8_t* x = t.x;
     for (size_t step = 0; step < t.steps; ++step, p += 128 * kBits, x += kStepColumns) {
-      // With several tokens a step takes so long that the hardware's prefetcher falls behind; for bytes it does not.
-      if constexpr (kBits < 8)
-#pragma GCC unroll 16
-        for (int line = 0; line < 2 * kBits; ++line)
-          _mm_prefetch(reinterpret_cast<const char*>(p) + kAhead + 64 * line, _MM_HINT_T0);
+      if constexpr (kPrefetched) prefetch_step<kBits>(p);
       vector<0>(p, x), vector<1>(p, x), vector<2>(p, x), vector<3>(p, x);
       sums.half(at);
       vector<4>(p, x), vector<5>(p, x), vector<6>(p, x), vector<7>(p, x);
@@ -154,6 +161,7 @@ struct Row {
     finish(at), next_group(t, at), start(at);
   }
   __attribute__((always_inline)) void run() {
+    t.prefetch_numbers();
     sum0 = t.first ? _mm512_setzero_ps() : _mm512_loadu_ps(t.y);
     sum1 = t.first ? _mm512_setzero_ps() : _mm512_loadu_ps(t.y + kBlockRows);
     Place at = first_place(t);
@@ -161,6 +169,7 @@ struct Row {
     const uint8_t* p = t.codes;
     const int8_t* x = t.x;
     for (size_t step = 0; step < t.steps; ++step, p += 128 * kBits, x += kStepColumns) {
+      if constexpr (kBits <= 3) prefetch_step<kBits>(p);
       vector<0>(p, x), vector<1>(p, x), vector<2>(p, x), vector<3>(p, x);
       half(at);
       vector<4>(p, x), vector<5>(p, x), vector<6>(p, x), vector<7>(p, x);
@@ -178,10 +187,19 @@ __attribute__((noinline)) void row(const IntegerTile& t) {
   here.run();
 }
 
+// Of bytes a tile of one token: more sums would only ask for more bytes at once than memory gives.
+template <int kBits, bool kLookUp>
+void one_token(const IntegerTile& t) {
+  if constexpr (kBits == 8)
+    tile<kBits, kLookUp, 1>(t);
+  else
+    row<kBits, kLookUp>(t);
+}
+
 template <int kBits, bool kLookUp>
 void tile_of(const IntegerTile& t, size_t tokens) {
   switch (tokens) {
-    case 1: return row<kBits, kLookUp>(t);
+    case 1: return one_token<kBits, kLookUp>(t);
     case 2: return tile<kBits, kLookUp, 2>(t);
     case 3: return tile<kBits, kLookUp, 3>(t);
     default: return tile<kBits, kLookUp, 4>(t);

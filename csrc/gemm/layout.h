@@ -24,7 +24,9 @@ struct VectorTables {
 
 // Offsets of the sections and what follows from the head, whose numbers are in their ranges.
 struct Layout {
-  uint64_t tables, codes, scales, zeros, minimums, bytes;
+  uint64_t tables, codes, scales, zeros, minimums, bytes;  // of codes and numbers: the first tile's
+  uint64_t code_stride;                                    // from a tile to the next; 0: the family has its own
+  uint64_t number_stride;                                  // of scales, zeros and minimums
   uint64_t padded_columns, tiles, groups;
   uint64_t pieces;      // of a tile of sparse weights
   uint64_t vectors;     // of a row
@@ -32,6 +34,11 @@ struct Layout {
   explicit Layout(const PackedHead& head);
   // Writes the head, which learns its bytes, and clears the tables. Raises bad_call for room of another size.
   void begin(PackedHead& head, std::span<uint8_t> out) const;
+  // A tile's numbers of a section of `out`, whose bytes that only fill up are cleared.
+  uint8_t* numbers(std::span<uint8_t> out, uint64_t section, size_t tile) const noexcept;
+
+ private:
+  uint64_t number_bytes;  // of a tile
 };
 
 void fill_tables(uint8_t* at, const uint8_t* integers, const float* levels, size_t codes, int bits) noexcept;

@@ -55,7 +55,6 @@ struct Plan {
   void at_column(TileGroups& tile, size_t tile_row, size_t column, size_t columns) const noexcept;
   template <class Tile>
   void at_token(Tile& tile, size_t column, size_t token, const Span& span) const noexcept;
-  const uint8_t* codes(size_t tile_row) const noexcept { return weights.codes + tile_row * weights.code_tile_bytes(); }
 
   // f(column, columns) for every panel of columns.
   template <class F>
@@ -81,7 +80,7 @@ void Plan::at_column(TileGroups& t, size_t tile_row, size_t column, size_t colum
   t.scale_kind = head.scale_kind;
   const auto numbers = [&](const uint8_t* at, size_t size) {
     const size_t stride = kTileRows * size, first = head.group ? column / size_t(head.group) : 0;
-    return Numbers{at ? at + (tile_row * weights.groups + first) * stride : nullptr, head.group ? stride : 0};
+    return Numbers{at ? at + tile_row * weights.number_stride + first * stride : nullptr, head.group ? stride : 0};
   };
   t.scales = numbers(weights.scales, weights.number_bytes());
   t.zeros = numbers(weights.zeros, 1);
@@ -120,7 +119,7 @@ void Plan::look_up(const Span& span, size_t end_tile) const {
   t.vectors = &weights.vectors, t.first_tile = span.tile_row, t.end_tile = end_tile;
   t.center = weights.head.center;
   t.scale_kind = weights.head.scale_kind, t.scales = weights.scales;
-  t.scale_tile_bytes = kTileRows * weights.number_bytes();
+  t.scale_tile_bytes = weights.number_stride;
   t.columns = weights.padded_columns, t.group_columns = tokens.reading.group;
   t.y_stride = (span.end - span.first) * kTileRows;
   ScratchFrame scratch;
@@ -168,7 +167,7 @@ void Plan::integers(const Span& span) const {
   t.bits = bits;
   t.lookup = weights.head.looked_up ? weights.tables->integers : nullptr;
   t.center = weights.head.center;
-  t.codes = codes(span.tile_row);
+  t.codes = weights.tile_codes(span.tile_row);
   const auto multiply = [&](size_t column) {
     for (size_t token = span.first; token < span.end; token += kMostTokens) {
       at_token(t, column, token, span);
@@ -200,7 +199,7 @@ void Plan::halves(const Span& span) const {
   const Bf16Kernels& kernel = *bf16_kernels();
   const int bits = weights.head.bits;
   FloatTile t{};
-  t.bits = bits, t.levels = &weights.tables->levels, t.codes = codes(span.tile_row);
+  t.bits = bits, t.levels = &weights.tables->levels, t.codes = weights.tile_codes(span.tile_row);
   const auto multiply = [&](size_t column) {
     for (size_t token = span.first; token < span.end; token += kMostTokens) {
       at_token(t, column, token, span);
@@ -227,7 +226,7 @@ void Plan::float_panel(size_t tile_row, size_t column, size_t columns, float* ou
   const int bits = weights.head.bits;
   ScratchFrame scratch;
   const auto bytes = scratch.bytes(columns * kTileRows);
-  const uint8_t* const from = codes(tile_row) + column * kTileRows / 8 * size_t(bits);
+  const uint8_t* const from = weights.tile_codes(tile_row) + column * kTileRows / 8 * size_t(bits);
   kernels().integer_panel(bits, nullptr, from, columns / kStepColumns, bytes.data());
   float_kernels().levels(bits, weights.tables->levels.exact, bytes.data(), columns / kStepColumns, out);
 }

@@ -36,15 +36,11 @@ uint64_t tables_bytes(const PackedHead& head, const Layout& layout) {
   }
 }
 
+// Of families whose codes do not lie by tiles.
 uint64_t codes_bytes(const PackedHead& head, const Layout& layout) {
-  switch (head.family) {
-    case Family::vectors: {
-      const uint64_t record = uint64_t(head.stages) * kPairRows * (head.bits > 8 ? 2 : 1);
-      return checked_mul(ceil_div(layout.tiles, 2) * record, layout.vectors, kWhat);
-    }
-    case Family::sparse: return checked_add(head.kept_bytes, kKeptSlack, kWhat);
-    default: return checked_mul(layout.tiles * kTileRows / 8 * head.bits, layout.padded_columns, kWhat);
-  }
+  if (head.family == Family::sparse) return checked_add(head.kept_bytes, kKeptSlack, kWhat);
+  const uint64_t record = uint64_t(head.stages) * kPairRows * (head.bits > 8 ? 2 : 1);
+  return checked_mul(ceil_div(layout.tiles, 2) * record, layout.vectors, kWhat);
 }
 
 }  // namespace
@@ -81,13 +77,27 @@ Layout::Layout(const PackedHead& head) {
   pieces = ceil_div(padded_columns, kPieceColumns);
   vectors = ceil_div(head.columns, std::max<uint64_t>(1, head.dimension));
   row_tables = head.tables_a_group ? groups : 1;
-  const uint64_t numbers = checked_mul(tiles * kTileRows, groups, kWhat), size = bytes_of(head.scale_kind);
   tables = rounded_up(sizeof(PackedHead), kAlign);
-  codes = rounded_up(checked_add(tables, tables_bytes(head, *this), kWhat), kAlign);
-  scales = rounded_up(checked_add(codes, codes_bytes(head, *this), kWhat), kAlign);
-  zeros = rounded_up(checked_add(scales, checked_mul(numbers, size, kWhat), kWhat), kAlign);
-  minimums = rounded_up(zeros + (head.has_zeros ? numbers : 0), kAlign);
-  bytes = rounded_up(checked_add(minimums, head.has_minimums ? numbers * size : 0, kWhat), kAlign);
+  const uint64_t tables_end = rounded_up(checked_add(tables, tables_bytes(head, *this), kWhat), kAlign);
+  // At most 2^24 columns: what a tile has needs no check.
+  const uint64_t numbers = kTileRows * groups, size = bytes_of(head.scale_kind);
+  const uint64_t zeros_in = numbers * size, minimums_in = zeros_in + (head.has_zeros ? numbers : 0);
+  number_bytes = rounded_up(minimums_in + (head.has_minimums ? numbers * size : 0), kAlign);
+  if (head.family <= Family::tables) {
+    scales = tables_end, codes = scales + number_bytes;
+    number_stride = code_stride = number_bytes + padded_columns * kTileRows / 8 * head.bits;
+  } else {
+    codes = tables_end, scales = rounded_up(checked_add(codes, codes_bytes(head, *this), kWhat), kAlign);
+    number_stride = number_bytes, code_stride = 0;
+  }
+  zeros = scales + zeros_in, minimums = scales + minimums_in;
+  bytes = checked_add(scales, checked_mul(tiles, number_stride, kWhat), kWhat);
+}
+
+uint8_t* Layout::numbers(std::span<uint8_t> out, uint64_t section, size_t tile) const noexcept {
+  uint8_t* const first = out.data() + scales + tile * number_stride;
+  if (section == scales) std::memset(first + number_bytes - kAlign, 0, kAlign);
+  return first + (section - scales);
 }
 
 void Layout::begin(PackedHead& head, std::span<uint8_t> out) const {
@@ -254,6 +264,7 @@ Packed Packed::parse(std::span<const uint8_t> data) {
   packed.codes = at + layout.codes, packed.scales = at + layout.scales;
   packed.zeros = head.has_zeros ? at + layout.zeros : nullptr;
   packed.minimums = head.has_minimums ? at + layout.minimums : nullptr;
+  packed.code_stride = size_t(layout.code_stride), packed.number_stride = size_t(layout.number_stride);
   packed.padded_columns = size_t(layout.padded_columns), packed.tiles = size_t(layout.tiles);
   packed.groups = size_t(layout.groups);
   packed.extras = Extras::parse(data.subspan(size_t(head.bytes)), size_t(head.rows), size_t(head.columns));
@@ -272,22 +283,21 @@ void pack(const Grid& grid, std::span<uint8_t> out, int threads) {
     const size_t codes = grid.trits ? 3 : size_t(1) << grid.bits;
     fill_tables(out.data() + layout.tables, grid.integers.data(), grid.levels, codes, head.bits);
   }
-  const size_t tile_bytes = size_t(layout.padded_columns) * kTileRows / 8 * head.bits;
   const size_t groups = size_t(layout.groups), present = std::min(groups, grid.groups());
-  const size_t numbers = groups * kTileRows, size = bytes_of(head.scale_kind), tables = size_t(layout.row_tables);
+  const size_t tables = size_t(layout.row_tables);
   parallel_for(size_t(layout.tiles), 1, threads, [&](size_t begin, size_t end) {
     for (size_t tile = begin; tile < end; ++tile) {
       const size_t first = tile * kTileRows, rows = std::min(kTileRows, grid.rows - first);
-      const auto at = [&](uint64_t section, size_t bytes) { return out.data() + section + tile * bytes; };
       if (head.family == Family::tables) {
-        const size_t bytes = tables * kTileRows * (size_t(4) << head.bits);
-        fill_row_tables(grid, first, rows, tables, reinterpret_cast<float*>(at(layout.tables, bytes)));
+        uint8_t* const at = out.data() + layout.tables + tile * tables * kTileRows * (size_t(4) << head.bits);
+        fill_row_tables(grid, first, rows, tables, reinterpret_cast<float*>(at));
       }
-      pack_codes(grid, first, at(layout.codes, tile_bytes));
-      pack_numbers(grid.scales, head.scale_kind, first, rows, groups, present, at(layout.scales, numbers * size));
-      if (head.has_zeros) pack_zeros(grid.zeros, first, rows, groups, present, at(layout.zeros, numbers));
+      pack_codes(grid, first, out.data() + layout.codes + tile * size_t(layout.code_stride));
+      const auto numbers = [&](uint64_t section) { return layout.numbers(out, section, tile); };
+      pack_numbers(grid.scales, head.scale_kind, first, rows, groups, present, numbers(layout.scales));
+      if (head.has_zeros) pack_zeros(grid.zeros, first, rows, groups, present, numbers(layout.zeros));
       if (head.has_minimums)
-        pack_numbers(grid.minimums, head.scale_kind, first, rows, groups, present, at(layout.minimums, numbers * size));
+        pack_numbers(grid.minimums, head.scale_kind, first, rows, groups, present, numbers(layout.minimums));
     }
   });
 }

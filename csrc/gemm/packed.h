@@ -2,10 +2,11 @@
 // parts when a model is loaded. One layout for every ISA level and for integer and exact arithmetic, so that a matrix
 // stands once in memory; unpacking gives the parts back, bit for bit.
 //
-//   head | tables | codes [tile][step][unit][block] | scales [tile][group][32] | zeros | minimums | extras
+//   head | tables | [tile]: scales [group][32] | zeros | minimums | codes [step][unit][block] | extras
 //
-// each from a multiple of 64 bytes on. Rows are filled up to 32, columns too, with code 0; rows that only fill up have
-// scale 0. What tables and codes are, the family says; vectors.h and sparse.h have theirs.
+// A tile's numbers stand before its codes, so that memory gives one stream; they and the codes begin at multiples of 64
+// bytes. Rows are filled up to 32, columns too, with code 0; rows that only fill up have scale 0. Vectors and sparse
+// weights have tables and codes of their own (vectors.h, sparse.h), and behind them the numbers of all tiles.
 #pragma once
 #include <cstdint>
 #include <span>
@@ -58,7 +59,8 @@ struct Packed {
   const float* row_tables;
   Vectors vectors;
   Kept kept;
-  const uint8_t *codes, *scales, *zeros, *minimums;  // null where there are none
+  const uint8_t *codes, *scales, *zeros, *minimums;  // the first tile's; null where there are none
+  size_t code_stride, number_stride;                 // bytes from a tile to the next
   size_t padded_columns, tiles, groups;              // groups: of the padded columns
   Extras extras;
 
@@ -66,7 +68,7 @@ struct Packed {
   // bad_call.
   static Packed parse(std::span<const uint8_t> data);
 
-  size_t code_tile_bytes() const noexcept { return padded_columns * kTileRows / 8 * head.bits; }
+  const uint8_t* tile_codes(size_t tile) const noexcept { return codes + tile * code_stride; }
   size_t number_bytes() const noexcept;  // of a scale, a minimum
   // Of families other than grid: columns of a tile, whole steps, as integers in the layout of 8-bit codes (where there
   // are integers), and as levels [column][32].

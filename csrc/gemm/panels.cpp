@@ -83,14 +83,15 @@ void Packed::level_panel(size_t tile, size_t column, size_t columns, float* out)
     return float_kernels().levels(8, tables->levels.exact, bytes.data(), steps, out);
   }
   const int bits = head.bits;
-  const size_t codes_at = tile * code_tile_bytes() + column * kTileRows / 8 * size_t(bits), entries = size_t(1) << bits;
-  kernels().integer_panel(bits, nullptr, codes + codes_at, steps, bytes.data());
+  const size_t entries = size_t(1) << bits;
+  const uint8_t* const from = tile_codes(tile) + column * kTileRows / 8 * size_t(bits);
+  kernels().integer_panel(bits, nullptr, from, steps, bytes.data());
   const size_t row_table_count = head.tables_a_group ? groups : 1;
   for (size_t k = 0; k < columns; ++k) {
     const size_t table = head.tables_a_group ? (column + k) / size_t(head.group) : 0;
     const float* const levels = row_tables + (tile * row_table_count + table) * kTileRows * entries;
-    const uint8_t* const from = bytes.data() + k / 4 * 4 * kTileRows + k % 4;
-    for (size_t row = 0; row < kTileRows; ++row) out[k * kTileRows + row] = levels[row * entries + from[4 * row]];
+    const uint8_t* const four = bytes.data() + k / 4 * 4 * kTileRows + k % 4;
+    for (size_t row = 0; row < kTileRows; ++row) out[k * kTileRows + row] = levels[row * entries + four[4 * row]];
   }
 }
 

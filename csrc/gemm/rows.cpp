@@ -15,7 +15,7 @@ namespace {
 // Codes of a row's columns 32 step .. 32 step + 31, a byte each. A word of a plane has four columns by bytes, and the
 // next four in the bits above.
 void step_codes(const Packed& packed, size_t row, size_t step, uint8_t* out) noexcept {
-  const uint8_t* plane = packed.codes + row / kTileRows * packed.code_tile_bytes() + step * 128 * packed.head.bits;
+  const uint8_t* plane = packed.tile_codes(row / kTileRows) + step * 128 * packed.head.bits;
   std::memset(out, 0, kStepColumns);
   int low = 0;
   for (const int width : {8, 4, 2, 1}) {
@@ -41,13 +41,13 @@ void dequantize_decoded(const Packed& packed, size_t row, float* out) {
   ScratchFrame scratch;
   const auto panel = scratch.take<float>(kPieceColumns * kTileRows);
   const size_t columns = size_t(head.columns), group = head.group ? size_t(head.group) : packed.padded_columns;
+  const uint8_t* const scales = packed.scales + row / kTileRows * packed.number_stride;
   for (size_t first = 0; first < columns; first += kPieceColumns) {
     const size_t count = std::min(kPieceColumns, packed.padded_columns - first);
     packed.level_panel(row / kTileRows, first, count, panel.data());
     for (size_t k = first; k < std::min(columns, first + count); ++k) {
-      const size_t i = (row / kTileRows * packed.groups + k / group) * kTileRows + row % kTileRows;
       const float level = panel[(k - first) * kTileRows + row % kTileRows];
-      out[k] = number_at(head.scale_kind, packed.scales, i) * head.factor * level;
+      out[k] = number_at(head.scale_kind, scales, k / group * kTileRows + row % kTileRows) * head.factor * level;
     }
   }
 }
@@ -57,6 +57,7 @@ void dequantize_row(const Packed& packed, size_t row, float* out) {
   const PackedHead& head = packed.head;
   if (head.family != Family::grid) return dequantize_decoded(packed, row, out);
   const size_t columns = size_t(head.columns), group = head.group ? size_t(head.group) : packed.padded_columns;
+  const size_t numbers_at = row / kTileRows * packed.number_stride;
   uint8_t codes[kStepColumns];
   float scale = 0, zero = 0, minimum = 0;
   for (size_t column = 0; column < columns; column += kStepColumns) {
@@ -64,10 +65,10 @@ void dequantize_row(const Packed& packed, size_t row, float* out) {
     const size_t end = std::min(columns, column + kStepColumns);
     for (size_t k = column; k < end;) {
       if (k % group == 0) {
-        const size_t i = (row / kTileRows * packed.groups + k / group) * kTileRows + row % kTileRows;
-        scale = number_at(head.scale_kind, packed.scales, i) * head.factor;
-        if (packed.zeros) zero = float(packed.zeros[i]);
-        if (packed.minimums) minimum = number_at(head.scale_kind, packed.minimums, i);
+        const size_t i = k / group * kTileRows + row % kTileRows;
+        scale = number_at(head.scale_kind, packed.scales + numbers_at, i) * head.factor;
+        if (packed.zeros) zero = float(packed.zeros[numbers_at + i]);
+        if (packed.minimums) minimum = number_at(head.scale_kind, packed.minimums + numbers_at, i);
       }
       const size_t stop = std::min(end, k / group * group + group);
       for (; k < stop; ++k) {

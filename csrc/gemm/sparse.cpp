@@ -134,7 +134,7 @@ void pack(const Sparse& sparse, std::span<uint8_t> out, int threads) {
   fill_tables(out.data() + layout.tables, integers, levels, 256, 8);
   std::memcpy(out.data() + layout.tables + sizeof(Tables), starts.data(), starts.size() * sizeof(uint64_t));
 
-  const size_t size = head.bits ? 1 : bytes_of(head.number_kind), scale_size = bytes_of(head.scale_kind);
+  const size_t size = head.bits ? 1 : bytes_of(head.number_kind);
   const size_t groups = size_t(layout.groups), numbers = groups * kTileRows;
   std::memset(out.data() + layout.codes + head.kept_bytes, 0, size_t(layout.scales - layout.codes - head.kept_bytes));
   parallel_for(size_t(layout.tiles), 1, threads, [&](size_t begin, size_t end) {
@@ -147,7 +147,7 @@ void pack(const Sparse& sparse, std::span<uint8_t> out, int threads) {
       gather(sparse, tile, size, panel.data());
       write_tile(head, words, panel.data(), size, out.data() + layout.codes + starts[tile * size_t(layout.pieces)]);
       const size_t first = tile * kTileRows, rows = std::min(kTileRows, sparse.rows - first);
-      uint8_t* const scales = out.data() + layout.scales + tile * numbers * scale_size;
+      uint8_t* const scales = layout.numbers(out, layout.scales, tile);
       if (head.bits)
         pack_numbers(sparse.scales, head.scale_kind, first, rows, groups, std::min(groups, sparse.groups()), scales);
       else

@@ -121,11 +121,10 @@ void pack(const VectorCodes& codes, std::span<uint8_t> out, int threads) {
                          : pack_pair<uint16_t>(codes, to, pair, room, at);
     }
   });
-  const size_t size = bytes_of(head.scale_kind);
   for (size_t tile = 0; tile < layout.tiles; ++tile) {
     const size_t first = tile * kTileRows;
     pack_numbers(codes.scales, head.scale_kind, first, std::min(kTileRows, codes.rows - first), 1, 1,
-                 out.data() + layout.scales + tile * kTileRows * size);
+                 layout.numbers(out, layout.scales, tile));
   }
 }
 
