@@ -37,6 +37,15 @@ __attribute__((always_inline)) inline __m512i codes(const uint8_t* p) {
   if constexpr (kBits == 6) return _mm512_or_si512(codes<4, kV>(p), field<2, 2 * (kV % 4), 4>(unit(p, 4 + kV / 4)));
 }
 
+// Into the second cache: the hardware's prefetcher falls behind where a step takes long, as those of several tokens, or
+// has few bytes. Where neither holds this would harm.
+template <int kBits, int kBytesAhead>
+__attribute__((always_inline)) inline void prefetch_step(const uint8_t* p) {
+#pragma GCC unroll 16
+  for (int line = 0; line < 2 * kBits; ++line)
+    _mm_prefetch(reinterpret_cast<const char*>(p) + kBytesAhead + 64 * line, _MM_HINT_T1);
+}
+
 // Of a tile's block.
 __attribute__((always_inline)) inline __m512 numbers_at(PackedScale kind, const uint8_t* group, int block) {
   const __m256i* const halves = reinterpret_cast<const __m256i*>(group) + block;

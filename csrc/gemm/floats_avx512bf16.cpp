@@ -12,41 +12,67 @@ __attribute__((always_inline)) inline void dot(__m512& sum, __m512i weights, __m
   asm("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(weights), "v"(pair));
 }
 
+// Whether levels are looked up as they are or made by arithmetic: linear ones of up to 6 bits, odd ones of 8.
+enum class Made { looked_up, computed };
+
 // Levels of codes of so many bits, in registers.
-template <int kBits>
+template <int kBits, Made kMade>
 struct Table {
-  static constexpr int kRegisters = kBits == 0 ? 1 : kBits == 8 ? 8 : kBits == 6 ? 2 : 1;
+  static constexpr bool kComputed = kMade == Made::computed;
+  static constexpr int kHalves = kComputed ? 2 : 4;  // of a byte's table
+  static constexpr int kRegisters = kBits == 8 ? 2 * kHalves : kBits == 6 && !kComputed ? 2 : 1;
   __m512i in[kRegisters];
 
   explicit Table(const Levels* levels) {
     if constexpr (kBits == 8) {
 #pragma GCC unroll 4
-      for (int i = 0; i < 4; ++i)
-        in[i] = _mm512_loadu_si512(levels->low + 64 * i), in[4 + i] = _mm512_loadu_si512(levels->high + 64 * i);
-    } else if constexpr (kBits != 0) {
+      for (int i = 0; i < kHalves; ++i)
+        in[i] = _mm512_loadu_si512(levels->low + 64 * i), in[kHalves + i] = _mm512_loadu_si512(levels->high + 64 * i);
+    } else if constexpr (kBits != 0 && !kComputed) {
 #pragma GCC unroll 2
       for (int i = 0; i < kRegisters; ++i) in[i] = _mm512_loadu_si512(levels->rounded + 32 * i);
     }
   }
-  // Bytes of the levels of 64 codes of 8 bits; the top bit of a code says which two registers.
+  // Bytes of the levels of 64 codes of 8 bits; the top bit of a code says which two registers, or is the sign.
   template <int kFirst>
   __attribute__((always_inline)) __m512i bytes(__m512i codes) const {
     const __m512i low = _mm512_permutex2var_epi8(in[kFirst], codes, in[kFirst + 1]);
-    return _mm512_mask_blend_epi8(_mm512_movepi8_mask(codes), low,
-                                  _mm512_permutex2var_epi8(in[kFirst + 2], codes, in[kFirst + 3]));
+    if constexpr (kComputed) {
+      if constexpr (kFirst == 0) return low;
+      return _mm512_ternarylogic_epi32(low, codes, _mm512_set1_epi8(char(0x80)), 0xf8);  // a | b & c
+    } else {
+      return _mm512_mask_blend_epi8(_mm512_movepi8_mask(codes), low,
+                                    _mm512_permutex2var_epi8(in[kFirst + 2], codes, in[kFirst + 3]));
+    }
   }
 };
 
+// A code of up to 6 bits below an exponent is 2^kBits more than itself: exact, and taken off again with the sum of x.
+template <int kBits, int kBit>
+__attribute__((always_inline)) inline __m512i above_power(__m512i v) {
+  const __m512i mask = _mm512_set1_epi16(((1 << kBits) - 1) << (7 - kBits));
+  const __m512i power = _mm512_set1_epi16((127 + kBits) << 7);
+  return _mm512_ternarylogic_epi32(shifted<kBit - (7 - kBits)>(v), mask, power, 0xea);  // a & b | c
+}
+
 // Levels of vector kV of a block of the step at `p`: of columns 0 and 2 of the four, and of 1 and 3.
-template <int kBits, int kV>
-__attribute__((always_inline)) inline void levels(const uint8_t* p, const Table<kBits>& table, __m512i* pair) {
+template <int kBits, int kV, Made kMade>
+__attribute__((always_inline)) inline void levels(const uint8_t* p, const Table<kBits, kMade>& table, __m512i* pair) {
   if constexpr (kBits == 0) {
     pair[0] = _mm512_loadu_si512(p + 256 * kV), pair[1] = _mm512_loadu_si512(p + 256 * kV + 128);
   } else if constexpr (kBits == 8) {
     const __m512i codes = unit(p, kV), even = _mm512_set1_epi16(0x00ff);
-    const __m512i low = table.template bytes<0>(codes), high = table.template bytes<4>(codes);
+    const __m512i low = table.template bytes<0>(codes);
+    const __m512i high = table.template bytes<Table<kBits, kMade>::kHalves>(codes);
     pair[0] = _mm512_ternarylogic_epi32(_mm512_slli_epi16(high, 8), low, even, 0xf8);  // a | b & c
     pair[1] = _mm512_ternarylogic_epi32(_mm512_srli_epi16(low, 8), high, even, 0xf4);  // a | b & ~c
+  } else if constexpr (kMade == Made::computed) {
+    constexpr bool kWhole = kBits <= 2 || kBits == 4;
+    constexpr int kPlaces = kWhole ? 8 / kBits : 1, kBit = kV % kPlaces * kBits;
+    __m512i v;
+    if constexpr (kWhole) v = unit(p, kV / kPlaces);
+    if constexpr (!kWhole) v = codes<kBits, kV>(p);
+    pair[0] = above_power<kBits, kBit>(v), pair[1] = above_power<kBits, kBit + 8>(v);
   } else if constexpr (kBits <= 2 || kBits == 4) {
     // What is above the code in its word is harmless: the table repeats.
     constexpr int kPlaces = 8 / kBits, kBit = kV % kPlaces * kBits;
@@ -66,20 +92,20 @@ __attribute__((always_inline)) inline void levels(const uint8_t* p, const Table<
 
 // Two blocks, kTokens tokens. One token has a sum for either pair: the unit takes several cycles. Sums that are scaled
 // stay in memory.
-template <int kBits, int kTokens>
+template <int kBits, int kTokens, Made kMade>
 struct Tile {
+  static constexpr bool kOffset = kMade == Made::computed && kBits < 8;
   static constexpr int kSums = kTokens == 1 ? 2 : 1;
   static constexpr size_t kStepBytes = kBits == 0 ? 2048 : 128 * kBits;
-  static constexpr int kAhead = 8192;
   const FloatTile& t;
   const size_t first_token;
-  const Table<kBits> table;
+  const Table<kBits, kMade> table;
   __m512 acc[2][kTokens][kSums];
 
   __attribute__((always_inline)) void start() {
 #pragma GCC unroll 8
     for (int i = 0; i < kTokens; ++i)
-#pragma GCC unroll 2
+#pragma GCC unroll 4
       for (int s = 0; s < kSums; ++s) acc[0][i][s] = acc[1][i][s] = _mm512_setzero_ps();
   }
   template <int kV>
@@ -87,15 +113,18 @@ struct Tile {
     __m512i first[2], second[2];
     levels<kBits, kV>(p, table, first);
     levels<kBits, kV>(p + 64, table, second);
-#pragma GCC unroll 2
-    for (int half = 0; half < 2; ++half)
+    add<2 * kV>(first[0], second[0], x), add<2 * kV + 1>(first[1], second[1], x);
+  }
+  // Pair kPair of a step.
+  template <int kPair>
+  __attribute__((always_inline)) void add(__m512i first, __m512i second, const uint8_t* x) {
 #pragma GCC unroll 8
-      for (int i = 0; i < kTokens; ++i) {
-        int pair;
-        __builtin_memcpy(&pair, x + size_t(i) * t.x_stride + 8 * kV + 4 * half, 4);
-        const __m512i both = _mm512_set1_epi32(pair);
-        dot(acc[0][i][half % kSums], first[half], both), dot(acc[1][i][half % kSums], second[half], both);
-      }
+    for (int i = 0; i < kTokens; ++i) {
+      int pair;
+      __builtin_memcpy(&pair, x + size_t(i) * t.x_stride + 4 * kPair, 4);
+      const __m512i both = _mm512_set1_epi32(pair);
+      dot(acc[0][i][kPair % kSums], first, both), dot(acc[1][i][kPair % kSums], second, both);
+    }
   }
   __attribute__((always_inline)) void finish(const Place& at) {
 #pragma GCC unroll 2
@@ -107,6 +136,8 @@ struct Tile {
         __m512 value = sums[0];
         if constexpr (kSums == 2) value = _mm512_add_ps(value, sums[1]);
         const __m512 x_sum = _mm512_set1_ps(t.sums[(first_token + size_t(i)) * t.sums_stride + at.group]);
+        if constexpr (kOffset)
+          value = _mm512_fnmadd_ps(_mm512_set1_ps(float(1 << kBits) + t.levels->from), x_sum, value);
         if (at.zeros) value = _mm512_fnmadd_ps(zeros_at(at.zeros + 16 * block), x_sum, value);
         float* const y = t.y + (first_token + size_t(i)) * kTileRows + size_t(block) * kBlockRows;
         __m512 whole = t.first && at.group == 0 ? _mm512_setzero_ps() : _mm512_loadu_ps(y);
@@ -126,10 +157,7 @@ struct Tile {
     start();
     const uint8_t *p = t.codes, *x = t.x + first_token * t.x_stride;
     for (size_t step = 0; step < t.steps; ++step, p += kStepBytes, x += 2 * kStepColumns) {
-      if constexpr (kBits > 0 && kBits < 8)
-#pragma GCC unroll 16
-        for (int line = 0; line < 2 * kBits; ++line)
-          _mm_prefetch(reinterpret_cast<const char*>(p) + kAhead + 64 * line, _MM_HINT_T0);
+      if constexpr (kBits > 0) prefetch_step<kBits, 16384>(p);
       vector<0>(p, x), vector<1>(p, x), vector<2>(p, x), vector<3>(p, x);
       half(at);
       vector<4>(p, x), vector<5>(p, x), vector<6>(p, x), vector<7>(p, x);
@@ -139,21 +167,24 @@ struct Tile {
   }
 };
 
-template <int kBits, int kTokens>
+template <int kBits, int kTokens, Made kMade>
 __attribute__((noinline)) void tile_of(const FloatTile& t, size_t first_token) {
-  Tile<kBits, kTokens> here{t, first_token, Table<kBits>(t.levels), {}};
+  Tile<kBits, kTokens, kMade> here{t, first_token, Table<kBits, kMade>(t.levels), {}};
   here.run();
 }
 
 // Other tokens than these would be a tile more to compile for each width: two are two of one.
 template <int kBits>
 void tiles_of(const FloatTile& t, size_t tokens) {
-  if (tokens == kMostTokens) return tile_of<kBits, kMostTokens>(t, 0);
-  for (size_t token = 0; token < tokens; ++token) tile_of<kBits, 1>(t, token);
+  if (tokens == kMostTokens) return tile_of<kBits, kMostTokens, Made::looked_up>(t, 0);
+  const bool computed = kBits != 0 && (kBits == 8 ? t.levels->odd : t.levels->linear);
+  for (size_t token = 0; token < tokens; ++token)
+    computed ? tile_of<kBits, 1, Made::computed>(t, token) : tile_of<kBits, 1, Made::looked_up>(t, token);
 }
 
 template <int kBits, int kV = 0>
-__attribute__((always_inline)) inline void decode_step(const uint8_t* p, const Table<kBits>& table, uint8_t* out) {
+__attribute__((always_inline)) inline void decode_step(const uint8_t* p, const Table<kBits, Made::looked_up>& table,
+                                                       uint8_t* out) {
   if constexpr (kV < 8) {
 #pragma GCC unroll 2
     for (int block = 0; block < 2; ++block) {
@@ -168,7 +199,7 @@ __attribute__((always_inline)) inline void decode_step(const uint8_t* p, const T
 
 template <int kBits>
 void panel_of(const Levels& levels, const uint8_t* p, size_t steps, uint8_t* out) {
-  const Table<kBits> table(&levels);
+  const Table<kBits, Made::looked_up> table(&levels);
   for (size_t step = 0; step < steps; ++step, p += 128 * kBits, out += 2048) decode_step<kBits>(p, table, out);
 }
 

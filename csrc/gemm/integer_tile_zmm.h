@@ -27,16 +27,6 @@ inline __m512i table_of(const uint8_t* lookup) {
   return _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(lookup)));
 }
 
-// Into the second cache: the hardware's prefetcher falls behind where a step takes long, as those of several tokens, or
-// has few bytes. Where neither holds this would harm.
-template <int kBits>
-__attribute__((always_inline)) inline void prefetch_step(const uint8_t* p) {
-  constexpr int kAhead = 8192;
-#pragma GCC unroll 16
-  for (int line = 0; line < 2 * kBits; ++line)
-    _mm_prefetch(reinterpret_cast<const char*>(p) + kAhead + 64 * line, _MM_HINT_T1);
-}
-
 // Two blocks, kTokens tokens.
 template <int kBits, bool kLookUp, int kTokens>
 struct Tile {
@@ -58,7 +48,7 @@ struct Tile {
     const uint8_t* p = t.codes;
     const int8_t* x = t.x;
     for (size_t step = 0; step < t.steps; ++step, p += 128 * kBits, x += kStepColumns) {
-      if constexpr (kPrefetched) prefetch_step<kBits>(p);
+      if constexpr (kPrefetched) prefetch_step<kBits, 8192>(p);
       vector<0>(p, x), vector<1>(p, x), vector<2>(p, x), vector<3>(p, x);
       sums.half(at);
       vector<4>(p, x), vector<5>(p, x), vector<6>(p, x), vector<7>(p, x);
@@ -169,7 +159,7 @@ struct Row {
     const uint8_t* p = t.codes;
     const int8_t* x = t.x;
     for (size_t step = 0; step < t.steps; ++step, p += 128 * kBits, x += kStepColumns) {
-      if constexpr (kBits <= 3) prefetch_step<kBits>(p);
+      if constexpr (kBits <= 3) prefetch_step<kBits, 8192>(p);
       vector<0>(p, x), vector<1>(p, x), vector<2>(p, x), vector<3>(p, x);
       half(at);
       vector<4>(p, x), vector<5>(p, x), vector<6>(p, x), vector<7>(p, x);

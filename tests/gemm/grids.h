@@ -21,6 +21,7 @@ struct Wanted {
   int bits = 4;
   formats::NumberKind scale = formats::NumberKind::f16;
   bool zeros = false, minimums = false, looked_up = false;
+  bool odd = false;  // levels only: the upper half are the lower half's negatives
 };
 
 inline void make(const Wanted& wanted, Made& made, uint32_t seed) {
@@ -46,6 +47,9 @@ inline void make(const Wanted& wanted, Made& made, uint32_t seed) {
     grid.integers[c] = uint8_t(wanted.looked_up ? (c * 37 + 11) % 251 : c);
     made.levels[c] = grid.step * float(int(grid.integers[c]) - grid.center);
   }
+  for (size_t c = 0; wanted.odd && c < codes; ++c)
+    made.levels[c] = float(c < codes / 2 ? 1 : -1) * float(c % (codes / 2) * 5 % 128) / 8;
+  if (wanted.odd) grid.step = 0;
   grid.levels = made.levels.data();
   const auto numbers = [&](std::vector<uint8_t>& bytes, float least, float most) {
     const size_t count = wanted.rows * grid.groups();
