@@ -31,6 +31,7 @@ inline __m512i table_of(const uint8_t* lookup) {
 template <int kBits, bool kLookUp, int kTokens>
 struct Tile {
   static constexpr bool kPrefetched = kTokens == 4 || (kTokens > 1 && kBits < 8);
+  static constexpr int kAhead = kBits == 8 ? kPanelColumns * kTileRows : 8192;  // the next panel's where there are any
   TokenSums<kTokens> sums;
   const __m512i table;
   template <int kV>
@@ -48,7 +49,7 @@ struct Tile {
     const uint8_t* p = t.codes;
     const int8_t* x = t.x;
     for (size_t step = 0; step < t.steps; ++step, p += 128 * kBits, x += kStepColumns) {
-      if constexpr (kPrefetched) prefetch_step<kBits, 8192>(p);
+      if constexpr (kPrefetched) prefetch_step<kBits, kAhead>(p);
       vector<0>(p, x), vector<1>(p, x), vector<2>(p, x), vector<3>(p, x);
       sums.half(at);
       vector<4>(p, x), vector<5>(p, x), vector<6>(p, x), vector<7>(p, x);
