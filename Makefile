@@ -84,7 +84,7 @@ bench: .venv/.demo peers peers-gemm  # the former has the weights of two cases
 # ---- tests: all is built first, on every core; then the stages, which have a core each, run beside one another. Every
 # stage runs even where another failed; the closing lines come together at the end.
 checks := release asan tsan
-stages := test-python test-fuzz $(checks:%=test-%)
+stages := test-python test-house test-fuzz $(checks:%=test-%)
 .PHONY: test-package built-fuzz built-aarch64 $(checks:%=built-%) $(stages)
 test: .venv/.tools
 	@rm -rf build/closing
@@ -122,9 +122,14 @@ test-package: .venv/.built
 	$(package)
 	@ls dist | tr '\n' ' ' >build/closing/package
 
+# pytest in two parts, for two cores: the emulators run in tests/house.
 test-python: .venv/.built
 	@mkdir -p build/closing
-	.venv/bin/python -m pytest | tee build/closing/python
+	.venv/bin/python -m pytest --ignore=tests/house | tee build/closing/python
+
+test-house: .venv/.built
+	@mkdir -p build/closing
+	.venv/bin/python -m pytest tests/house | tee build/closing/house
 
 fuzz: built-fuzz
 	tests/fuzz/run $(FUZZ_SECONDS) $(JOBS)

@@ -31,9 +31,9 @@ void record(bool ok, const char* file, int line, const char* what) {
   ++failures;
 }
 
-std::string error_of(const std::function<void()>& f) {
+std::string error_of(void (*call)(const void* f), const void* f) {
   try {
-    f();
+    call(f);
   } catch (const Error& error) {
     return error.what();
   }

@@ -1,6 +1,5 @@
 // The C++ checks' whole framework: TEST_CASE registers, CHECK counts, the closing line is "N passed, N failed".
 #pragma once
-#include <functional>
 #include <string>
 
 namespace tersor::check {
@@ -10,8 +9,13 @@ struct Case {
 };
 void record(bool ok, const char* file, int line, const char* what);
 
+std::string error_of(void (*call)(const void* f), const void* f);
+
 // The text of the Error that f raises; "" when it raises none.
-std::string error_of(const std::function<void()>& f);
+template <class F>
+std::string error_of(const F& f) {
+  return error_of([](const void* opaque) { (*static_cast<const F*>(opaque))(); }, &f);
+}
 
 }  // namespace tersor::check
 

@@ -47,7 +47,7 @@ FileDescriptor spooled(int from, Pace& pace) {
 
 }  // namespace
 
-std::string quoted(const std::string& path) { return path == "-" ? "standard input" : "\"" + path + "\""; }
+std::string path_text(const std::string& path) { return path == "-" ? "standard input" : "\"" + path + "\""; }
 
 FileDescriptor::FileDescriptor(FileDescriptor&& other) noexcept : number_(std::exchange(other.number_, -1)) {}
 
@@ -64,10 +64,10 @@ InputFile InputFile::open(const std::string& path, Pace& pace) {
   const bool standard = path == "-";
   FileDescriptor file(standard ? ::fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 3)
                                : ::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  if (file.number() < 0) fail_errno("cannot open " + quoted(path));
+  if (file.number() < 0) fail_errno("cannot open " + path_text(path));
   InputFile input;
-  if (::fstat(file.number(), &input.status_) != 0) fail_errno("cannot look at " + quoted(path));
-  TERSOR_REQUIRE(!S_ISDIR(input.status_.st_mode), Code::environment, quoted(path), " is a folder, a file is needed");
+  if (::fstat(file.number(), &input.status_) != 0) fail_errno("cannot look at " + path_text(path));
+  TERSOR_REQUIRE(!S_ISDIR(input.status_.st_mode), Code::environment, path_text(path), " is a folder, a file is needed");
   struct stat mapped = input.status_;
   if (!S_ISREG(mapped.st_mode) || (standard && ::lseek(file.number(), 0, SEEK_CUR) != 0)) {
     file = spooled(file.number(), pace);
@@ -75,7 +75,7 @@ InputFile InputFile::open(const std::string& path, Pace& pace) {
   }
   if (mapped.st_size == 0) return input;
   void* const at = ::mmap(nullptr, size_t(mapped.st_size), PROT_READ, MAP_SHARED, file.number(), 0);
-  if (at == MAP_FAILED) fail_errno("cannot map " + quoted(path));
+  if (at == MAP_FAILED) fail_errno("cannot map " + path_text(path));
   input.bytes_ = {static_cast<const uint8_t*>(at), size_t(mapped.st_size)};
   return input;
 }

@@ -13,7 +13,7 @@
 
 namespace tersor::checkpoint {
 
-std::string quoted(const std::string& path);  // as errors call it
+std::string path_text(const std::string& path);  // as errors call it
 
 // Runs f; what it finds wrong with the data is said of the file at `path`.
 template <class F>
@@ -22,7 +22,7 @@ auto naming(const std::string& path, F&& f) {
     return f();
   } catch (const Error& error) {
     if (error.code() != Code::bad_data) throw;
-    throw Error(Code::bad_data, quoted(path) + ": " + error.what());
+    throw Error(Code::bad_data, path_text(path) + ": " + error.what());
   }
 }
 

@@ -40,7 +40,7 @@ void read_tensors(Part& part, int threads, Pace& pace) {
     part.entries.push_back(std::move(entry));
     part.offsets.push_back(tensor.begin);
   }
-  TERSOR_REQUIRE(!part.entries.empty(), Code::bad_data, quoted(part.path),
+  TERSOR_REQUIRE(!part.entries.empty(), Code::bad_data, path_text(part.path),
                  " can be no base: a file of tensors, a .tsr or a folder of them is needed");
   parallel_for(part.entries.size(), 1, threads, [&](size_t begin, size_t end) {
     for (size_t i = begin; i < end; ++i) {
@@ -60,8 +60,8 @@ std::vector<std::string> files_of(const std::string& path) {
   std::vector<std::string> files;
   for (fs::directory_iterator at(path, error), end; !error && at != end; at.increment(error))
     if (ends_with_tensors(at->path().string())) files.push_back(at->path().string());
-  TERSOR_REQUIRE(!error, Code::environment, "cannot list ", quoted(path), ": ", error.message());
-  TERSOR_REQUIRE(!files.empty(), Code::bad_data, quoted(path),
+  TERSOR_REQUIRE(!error, Code::environment, "cannot list ", path_text(path), ": ", error.message());
+  TERSOR_REQUIRE(!files.empty(), Code::bad_data, path_text(path),
                  " can be no base: the folder holds no .safetensors and no .tsr");
   std::sort(files.begin(), files.end());
   return files;
@@ -88,11 +88,11 @@ struct References::Content {
       for (size_t i = 0; i < part.entries.size(); ++i) {
         if (part.entries[i].kind != Kind::tensor) continue;
         const bool fresh = tensors.emplace(part.entries[i].name, Tensor{0, parts.size() - 1, i}).second;
-        TERSOR_REQUIRE(fresh, Code::bad_data, quoted(from), " has two tensors \"", part.entries[i].name, "\"");
+        TERSOR_REQUIRE(fresh, Code::bad_data, path_text(from), " has two tensors \"", part.entries[i].name, "\"");
         all.push_back(part.entries[i]);
       }
     }
-    TERSOR_REQUIRE(!all.empty(), Code::bad_data, quoted(from), " can be no base: it holds no tensors");
+    TERSOR_REQUIRE(!all.empty(), Code::bad_data, path_text(from), " can be no base: it holds no tensors");
     hash = container::content_hash(Origin::tensors, all);
   }
 
@@ -129,7 +129,7 @@ References References::open(std::span<const std::string> paths, int threads, Pac
         for (const Part& part : base->parts)
           if (part.reader)
             for (const Hash128& wanted : part.reader->index().bases) naming(part.path, [&] { all.with_hash(wanted); });
-      fail(Code::bad_data, quoted(waiting[0]->path), " needs a base that needs it");
+      fail(Code::bad_data, path_text(waiting[0]->path), " needs a base that needs it");
     }
     ready.bases_.insert(ready.bases_.end(), still, waiting.end());
     waiting.erase(still, waiting.end());
@@ -143,11 +143,11 @@ void References::refuse_as_output(const std::string& path) const {
   std::error_code ignored;
   for (const auto& base : bases_) {
     for (const Part& part : base->parts)
-      TERSOR_REQUIRE(!fs::equivalent(path, part.path, ignored), Code::environment, quoted(path),
+      TERSOR_REQUIRE(!fs::equivalent(path, part.path, ignored), Code::environment, path_text(path),
                      " is a base: what is coded against it would be lost with it");
     const auto parent = fs::absolute(path, ignored).parent_path();
     TERSOR_REQUIRE(!ends_with_tensors(path) || !fs::equivalent(parent, base->path, ignored), Code::environment,
-                   quoted(path), " would change its base, the folder ", quoted(base->path));
+                   path_text(path), " would change its base, the folder ", path_text(base->path));
   }
 }
 
@@ -157,7 +157,7 @@ size_t References::with_hash(const Hash128& hash) const {
   std::string given;
   for (size_t i = 0; i < bases_.size(); ++i) {
     if (bases_[i]->hash == hash) return i;
-    given += (given.empty() ? "" : ", ") + quoted(bases_[i]->path) + " with " + bases_[i]->hash.hex();
+    given += (given.empty() ? "" : ", ") + path_text(bases_[i]->path) + " with " + bases_[i]->hash.hex();
   }
   fail(Code::bad_data, "coded against a base whose content hash is ", hash.hex(),
        "; given: ", given.empty() ? "none" : given);

@@ -354,8 +354,8 @@ Stream::Stream(std::span<const uint8_t> data, const Model* model, bool whole) : 
   } else {
     id = take_field<uint64_t>(rest);
     TERSOR_REQUIRE(model, Code::bad_call, "these tokens were coded with a model, and none is given");
-    TERSOR_REQUIRE(id == model->id(), Code::bad_call, "these tokens were coded with the model ", std::hex, id,
-                   ", not with ", model->id());
+    TERSOR_REQUIRE(id == model->id(), Code::bad_call, "these tokens were coded with the model ", Hex{id}, ", not with ",
+                   Hex{model->id()});
     chunk_frames = model->chunk_frames();
   }
   const uint64_t frames = take_varint(rest, kWhat), count = ceil_div(frames, chunk_frames);

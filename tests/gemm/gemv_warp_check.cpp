@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <functional>
 #include <limits>
 #include <memory>
 #include <random>
@@ -131,9 +132,9 @@ std::vector<float> values_of(const X* elements, size_t count) {
   return values;
 }
 
-// dequantize(row, out): of the body.
-template <class Y, class F>
-bool same_weights(const Subject& subject, size_t shift, F&& dequantize) {
+// dequantize(row, out): of the body, of which there are a hundred; this is compiled once.
+template <class Y>
+bool same_weights(const Subject& subject, size_t shift, const std::function<void(uint32_t, Y*)>& dequantize) {
   Shifted<Y> out(subject.weights.size(), shift);
   for (size_t n = 0; n < subject.rows; ++n) dequantize(uint32_t(n), out.at + n * subject.columns);
   for (size_t i = 0; i < subject.weights.size(); ++i) {
@@ -147,8 +148,9 @@ bool same_weights(const Subject& subject, size_t shift, F&& dequantize) {
 }
 
 // gemv(row, x, y): of the body. The largest error beside the sum of the sizes of what is added, less half a step of y.
-template <class X, class F>
-double worst_error(const Subject& subject, size_t tokens, size_t shift, std::mt19937& random, F&& gemv) {
+template <class X>
+double worst_error(const Subject& subject, size_t tokens, size_t shift, std::mt19937& random,
+                   const std::function<void(uint32_t, const X*, X*)>& gemv) {
   Shifted<X> x(tokens * subject.columns, shift), y(tokens * subject.rows, shift);
   for (size_t i = 0; i < tokens * subject.columns; ++i) set(x.at[i], random_number(random, 2));
   for (size_t i = 0; i < tokens * subject.rows; ++i) set(y.at[i], 1e9f);
