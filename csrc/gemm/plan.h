@@ -1,0 +1,74 @@
+// One product of linear.cpp, cut into works: 32 rows of a matrix, or a run of them, for a piece of the tokens. It owns
+// which kernel reads what: codes as they lie, panels, tables of products, levels, side terms.
+#pragma once
+#include <algorithm>
+#include <cstdint>
+#include <span>
+
+#include "core/bits.h"
+#include "gemm/extras.h"
+#include "gemm/packed.h"
+#include "gemm/tokens.h"
+
+namespace tersor::gemm {
+
+// Tokens from which on it pays to decode weights once for all of them rather than for four at a time. Codes of 4 bits
+// without a table cost less than that in any case: their shifts and masks fit between the multiplications.
+inline constexpr size_t kPanelTokens = 24;
+// Columns of a panel of float32, which has to stay in the nearest cache, and the most that are summed before scaling.
+inline constexpr size_t kFloatColumns = 128;
+
+// A product whose tokens are read.
+struct Plan {
+  const Packed& weights;
+  const Tokens& tokens;
+  const SideTokens& side;
+  std::span<const float> bias;
+  DType y_dtype;
+  uint8_t* y;
+  size_t pieces, piece;   // its tokens are cut so
+  size_t run;             // tiles of a work
+  size_t first_work = 0;  // works of the plans before
+
+  size_t runs() const noexcept { return size_t(ceil_div(weights.tiles, run)); }
+  size_t works() const noexcept { return runs() * pieces; }
+  // 32 rows of the matrix, or a run of them, for a piece of the tokens.
+  void work(size_t number) const;
+
+ private:
+  struct Span {
+    size_t tile_row, first, end;  // tokens
+    float* sums;                  // [token][32]
+    float* added;                 // the same, of what is not scaled; null: nothing
+  };
+  void integers(const Span& span) const;
+  void decoded_integers(const Span& span) const;
+  void look_up(const Span& span, size_t end_tile) const;
+  void halves(const Span& span) const;
+  void floats(const Span& span) const;
+  void large_elements(const Span& span) const;
+  void finish(const Span& span) const noexcept;
+
+  void float_panel(size_t tile_row, size_t column, size_t columns, float* out) const;
+  void at_column(TileGroups& tile, size_t tile_row, size_t column, size_t columns) const noexcept;
+  template <class Tile>
+  void at_token(Tile& tile, size_t column, size_t token, const Span& span) const noexcept;
+
+  // f(column, columns) for every panel of columns.
+  template <class F>
+  void each_panel(TileGroups& tile, size_t tile_row, size_t panel_columns, const F& f) const {
+    for (size_t column = 0; column < weights.padded_columns; column += panel_columns) {
+      const size_t columns = std::min(panel_columns, weights.padded_columns - column);
+      at_column(tile, tile_row, column, columns);
+      f(column, columns);
+    }
+  }
+};
+
+// Columns that share a scale; of whole rows those that are summed before they are scaled.
+size_t scale_group(const Packed& weights) noexcept;
+// Whether a few tokens' products with all codewords are looked up. Tables are made anew for every run of tiles, which
+// begins at an even one.
+bool looks_up(const Packed& weights, const Tokens& tokens) noexcept;
+
+}  // namespace tersor::gemm
