@@ -143,7 +143,8 @@ def _huge_bytes(size: int) -> NDArray[np.uint8]:
         start = -room.ctypes.data % 64
         return room[start : start + size]
     # Private: what mmap shares unless it is told is a file in memory, which gets no huge pages.
-    memory = mmap.mmap(-1, size + _HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    whole = -(-size // _HUGE_PAGE) * _HUGE_PAGE  # or the last page would be many small ones
+    memory = mmap.mmap(-1, whole + _HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     with contextlib.suppress(AttributeError, OSError):  # a system without them is slower, no more
         memory.madvise(mmap.MADV_HUGEPAGE)
     room = np.frombuffer(memory, np.uint8)
