@@ -129,8 +129,6 @@ def judge_extras(extras: Sequence[Row]) -> list[Row]:
     }
     found = []
     for row in extras:
-        if row["what"] not in wanted:
-            continue
         figure, least, upward = wanted[row["what"]]
         if row[figure] is not None:
             names = {"us": "us at most", "gbps": "GB/s packed", "dram_share": "share of memory's roof"}

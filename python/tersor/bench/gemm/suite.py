@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tersor.bench.gemm import extras, generation, goals, ik_llama, peers, rounds, weights
+from tersor.bench.gemm import extras, goals, ik_llama, peers, rounds, weights
 from tersor.bench.gemm.points import Point, points
 from tersor.bench.gemm.roofs import NAMES, Roofs
 from tersor.bench.harness import AbsentError, WrongBytesError
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import argparse
 
 ROUNDS, QUICK_ROUNDS = 9, 2
-EXTRAS = ("call", "packing", "model", "generate")
+EXTRAS = ("call", "packing", "model")
 Row = dict[str, Any]
 
 
@@ -137,7 +137,7 @@ class _Run:
         return found
 
     def extras(self, names: Sequence[str]) -> list[Row]:
-        """The rows of a call's cost, of packing, of the model, of its `generate`."""
+        """The rows of a call's cost, of packing, of the model."""
         shape = (64, 256) if self._quick else (4096, 4096)
         square = weights.Matrix(rows=shape[0], columns=shape[1])
         llama = extras.QUICK_LLAMA if self._quick else extras.Llama()
@@ -146,15 +146,8 @@ class _Run:
             "call": lambda: [extras.call_cost(seconds=0.005 if self._quick else 0.2)],
             "packing": lambda: [extras.packing(square, rounds=min(3, self._rounds))],
             "model": lambda: extras.model(self._roofs, shape=llama, rounds=self._rounds),
-            "generate": lambda: generation.generation(self._roofs, shape=llama, rounds=min(3, self._rounds)),
         }
-        found = []
-        for name in names:
-            try:
-                found += made[name]()
-            except AbsentError as reason:
-                self.skipped[name] = str(reason)
-        return found
+        return [row for name in names for row in made[name]()]
 
 
 def _percent(share: float | None) -> str:

@@ -1,33 +1,57 @@
-"""A model's own `generate` over low-bit layers: beside the bare products of extras.model, what transformers adds."""
+"""A model in the shape of Llama 1B, low-bit from the start: its linear layers called in order, and its own `generate`.
+
+    make build && .venv/bin/python bench/generation.py [-o bench/results/generation.json]
+
+Both figures are printed, as tokens a second and as a share of what the linear layers' bytes allow where memory is read
+at its roof, measured between. Weights are random, int4-g128; one sequence, greedy, bfloat16; the prompt's time is off.
+"""
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
+import json
 import statistics
+import sys
 import time
+from pathlib import Path
 from typing import Any
 
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from tersor.bench import machine
+from tersor.bench.gemm import extras
 from tersor.bench.gemm.extras import FORMAT, Llama
 from tersor.bench.gemm.peers import torch_held
 from tersor.bench.gemm.roofs import Roofs
 from tersor.bench.gemm.weights import Matrix
-from tersor.bench.harness import AbsentError
+from tersor.nn import QuantEmbedding, QuantLinear
 
 Row = dict[str, Any]
-NEW_TOKENS = 16
+NEW_TOKENS, ROUNDS, THREADS = 16, 3, (1, 2)
 
 
-def generation(roofs: Roofs, *, shape: Llama, threads: tuple[int, ...] = (1, 2), rounds: int = 3) -> list[Row]:
-    """Tokens a second of `generate` with one sequence, greedy, bfloat16, random weights in int4-g128 from the start.
+def main(arguments: list[str]) -> int:
+    """Measure both, print a line each, and write them where -o says."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE")
+    parser.add_argument("--quick", action="store_true", help="a small model: shows that it works, not how fast")
+    options = parser.parse_args(arguments)
+    shape = extras.QUICK_LLAMA if options.quick else Llama()
+    roofs = Roofs(quick=options.quick)
+    rows = [*extras.model(roofs, shape=shape, threads=THREADS), *generation(roofs, shape)]
+    for row in rows:
+        share = "no roof" if row["dram_share"] is None else f"{100 * row['dram_share']:.0f} % of memory's roof"
+        print(f"{row['case']}, T={row['threads']}: {row['best_tokens_per_s']} tokens/s, {share}")
+    if options.output:
+        options.output.write_text(json.dumps({"machine": machine.facts(), "rows": rows}, indent=1) + "\n")
+    return 0
 
-    The prompt's time is taken off. dram_share: of what the linear layers' bytes allow where memory is read at its roof,
-    measured between. Raises AbsentError (no torch or transformers).
-    """
-    try:
-        import torch
-    except ImportError as reason:
-        raise AbsentError(str(reason)) from None
-    model, nbytes = _model(shape)
+
+def generation(roofs: Roofs, shape: Llama) -> list[Row]:
+    """Rows as extras.model gives them, of a token of `generate`."""
+    model, nbytes = model_of(shape)
     prompt = torch.arange(1, 9).reshape(1, -1)
 
     def seconds(tokens: int) -> float:
@@ -37,11 +61,11 @@ def generation(roofs: Roofs, *, shape: Llama, threads: tuple[int, ...] = (1, 2),
         return time.perf_counter() - start
 
     rows = []
-    for used in threads:
+    for used in THREADS:
         with torch_held(used):
             seconds(2)
             reads, samples = [], []
-            for _ in range(rounds):
+            for _ in range(ROUNDS):
                 reads.append(roofs.sample("dram", used) or 0.0)
                 samples.append((seconds(NEW_TOKENS + 1) - seconds(1)) / NEW_TOKENS)
         rows.append(
@@ -59,15 +83,8 @@ def generation(roofs: Roofs, *, shape: Llama, threads: tuple[int, ...] = (1, 2),
     return rows
 
 
-def _model(shape: Llama) -> tuple[Any, int]:
+def model_of(shape: Llama) -> tuple[Any, int]:
     """The model, never dense, and the bytes of its linear layers. Its embedding is the head's matrix."""
-    try:
-        import torch
-        from transformers import LlamaConfig, LlamaForCausalLM
-
-        from tersor.nn import QuantEmbedding, QuantLinear
-    except ImportError as reason:
-        raise AbsentError(str(reason)) from None
     config = LlamaConfig(
         hidden_size=shape.hidden,
         num_hidden_layers=shape.layers,
@@ -96,3 +113,7 @@ def _model(shape: Llama) -> tuple[Any, int]:
             module.weight = torch.nn.Parameter(torch.ones(shape.hidden, dtype=torch.bfloat16), requires_grad=False)
     model.model.embed_tokens = QuantEmbedding(model.lm_head.packed_weight)
     return model.eval(), nbytes
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
