@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import statistics
 import sys
 import time
 from pathlib import Path
@@ -68,18 +67,9 @@ def generation(roofs: Roofs, shape: Llama) -> list[Row]:
             for _ in range(ROUNDS):
                 reads.append(roofs.sample("dram", used) or 0.0)
                 samples.append((seconds(NEW_TOKENS + 1) - seconds(1)) / NEW_TOKENS)
-        rows.append(
-            {
-                "what": "generate",
-                "case": f"the same through transformers' generate, {NEW_TOKENS} tokens",
-                "threads": used,
-                "bytes": nbytes,
-                "tokens_per_s": round(1 / statistics.median(samples), 2),
-                "best_tokens_per_s": round(1 / min(samples), 2),
-                "gbps": round(nbytes / min(samples) / 1e9, 2),
-                "dram_share": round(nbytes / min(samples) / max(reads), 4) if max(reads) else None,
-            }
-        )
+        case = f"the same through transformers' generate, {NEW_TOKENS} tokens"
+        rates = extras.token_rates(nbytes, samples, reads)
+        rows.append({"what": "generate", "case": case, "threads": used, **rates})
     return rows
 
 

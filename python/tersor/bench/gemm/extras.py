@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,19 +104,20 @@ def model(roofs: Roofs, *, shape: Llama, threads: tuple[int, ...] = (1, 2), roun
             start = time.perf_counter()
             token()
             samples.append(time.perf_counter() - start)
-        found.append(
-            {
-                "what": "model",
-                "case": f"{weights / 1e9:.2f}B weights in {len(layers)} layers, {FORMAT} int8, one token",
-                "threads": used,
-                "bytes": nbytes,
-                "tokens_per_s": round(1 / statistics.median(samples), 2),
-                "best_tokens_per_s": round(1 / min(samples), 2),
-                "gbps": round(nbytes / min(samples) / 1e9, 2),
-                "dram_share": round(nbytes / min(samples) / max(reads), 4) if max(reads) else None,
-            }
-        )
+        case = f"{weights / 1e9:.2f}B weights in {len(layers)} layers, {FORMAT} int8, one token"
+        found.append({"what": "model", "case": case, "threads": used, **token_rates(nbytes, samples, reads)})
     return found
+
+
+def token_rates(nbytes: int, samples: Sequence[float], reads: Sequence[float]) -> Row:
+    """Of seconds a token that reads so many bytes, beside what memory gave between, in bytes a second (0: no roof)."""
+    return {
+        "bytes": nbytes,
+        "tokens_per_s": round(1 / statistics.median(samples), 2),
+        "best_tokens_per_s": round(1 / min(samples), 2),
+        "gbps": round(nbytes / min(samples) / 1e9, 2),
+        "dram_share": round(nbytes / min(samples) / max(reads), 4) if max(reads) else None,
+    }
 
 
 def _timed(call: Callable[[], object], rounds: int, seconds: float) -> tuple[float, float]:
