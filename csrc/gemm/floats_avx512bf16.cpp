@@ -177,7 +177,7 @@ __attribute__((noinline)) void tile_of(const FloatTile& t, size_t first_token) {
 template <int kBits>
 void tiles_of(const FloatTile& t, size_t tokens) {
   if (tokens == kMostTokens) return tile_of<kBits, kMostTokens, Made::looked_up>(t, 0);
-  const bool computed = kBits != 0 && (kBits == 8 ? t.levels->odd : t.levels->linear);
+  const bool computed = kBits != 0 && (kBits == 8 ? t.levels->odd : t.levels->linear) != 0;
   for (size_t token = 0; token < tokens; ++token)
     computed ? tile_of<kBits, 1, Made::computed>(t, token) : tile_of<kBits, 1, Made::looked_up>(t, token);
 }

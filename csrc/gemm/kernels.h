@@ -28,8 +28,8 @@ struct Levels {
   alignas(64) float exact[256];
   alignas(64) uint16_t rounded[64];         // where codes have 6 bits or fewer
   alignas(64) uint8_t low[256], high[256];  // where they have 8: the bytes of the rounded ones
-  bool linear;                              // a level is its code less a number, `from`
-  bool odd;                                 // the upper half of the rounded ones are the lower half's negatives
+  uint8_t linear;                           // a level is its code less a number, `from`
+  uint8_t odd;                              // the upper half of the rounded ones are the lower half's negatives
   float from;
 };
 

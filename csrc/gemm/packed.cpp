@@ -150,11 +150,12 @@ void fill(Levels& levels, const float* exact, size_t codes, int bits) noexcept {
     const uint16_t rounded = formats::bf16_of_f32(levels.exact[i]);
     levels.low[i] = uint8_t(rounded), levels.high[i] = uint8_t(rounded >> 8);
   }
-  levels.linear = true, levels.from = -exact[0];
-  for (size_t i = 0; i < codes; ++i) levels.linear &= exact[i] == float(i) - levels.from;
-  levels.odd = codes == 256;
+  bool linear = true, odd = codes == 256;
+  levels.from = -exact[0];
+  for (size_t i = 0; i < codes; ++i) linear &= exact[i] == float(i) - levels.from;
   for (size_t i = 0; i < 128; ++i)
-    levels.odd &= levels.low[i] == levels.low[i + 128] && (levels.high[i] | 0x80) == levels.high[i + 128];
+    odd &= levels.low[i] == levels.low[i + 128] && (levels.high[i] | 0x80) == levels.high[i + 128];
+  levels.linear = linear, levels.odd = odd;
 }
 
 }  // namespace
