@@ -44,7 +44,8 @@ def main(arguments: list[str]) -> int:
         share = "no roof" if row["dram_share"] is None else f"{100 * row['dram_share']:.0f} % of memory's roof"
         print(f"{row['case']}, T={row['threads']}: {row['best_tokens_per_s']} tokens/s, {share}")
     if options.output:
-        options.output.write_text(json.dumps({"machine": machine.facts(), "rows": rows}, indent=1) + "\n")
+        result = {"bench": "generation", "machine": machine.facts(), "rows": rows}
+        options.output.write_text(json.dumps(result, indent=1) + "\n")
     return 0
 
 
