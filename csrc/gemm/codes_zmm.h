@@ -37,8 +37,8 @@ __attribute__((always_inline)) inline __m512i codes(const uint8_t* p) {
   if constexpr (kBits == 6) return _mm512_or_si512(codes<4, kV>(p), field<2, 2 * (kV % 4), 4>(unit(p, 4 + kV / 4)));
 }
 
-// Into the second cache: the hardware's prefetcher falls behind where a step takes long, as those of several tokens, or
-// has few bytes. Where neither holds this would harm.
+// Into the second cache: the hardware's prefetcher follows codes in order, but falls behind where a step takes long, as
+// those of several tokens, or has few bytes.
 template <int kBits, int kBytesAhead>
 __attribute__((always_inline)) inline void prefetch_step(const uint8_t* p) {
 #pragma GCC unroll 16

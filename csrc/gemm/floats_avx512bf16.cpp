@@ -97,6 +97,7 @@ struct Tile {
   static constexpr bool kOffset = kMade == Made::computed && kBits < 8;
   static constexpr int kSums = kTokens == 1 ? 2 : 1;
   static constexpr size_t kStepBytes = kBits == 0 ? 2048 : 128 * kBits;
+  static constexpr int kAhead = kBits == 0 ? 0 : 16384;  // codes are prefetched; a panel is near
   const FloatTile& t;
   const size_t first_token;
   const Table<kBits, kMade> table;
@@ -152,12 +153,12 @@ struct Tile {
     finish(at), next_group(t, at), start();
   }
   __attribute__((always_inline)) void run() {
-    t.prefetch_numbers();
+    t.load_numbers<kAhead>();
     Place at = first_place(t);
     start();
     const uint8_t *p = t.codes, *x = t.x + first_token * t.x_stride;
     for (size_t step = 0; step < t.steps; ++step, p += kStepBytes, x += 2 * kStepColumns) {
-      if constexpr (kBits > 0) prefetch_step<kBits, 16384>(p);
+      if constexpr (kAhead > 0) prefetch_step<kBits, kAhead>(p);
       vector<0>(p, x), vector<1>(p, x), vector<2>(p, x), vector<3>(p, x);
       half(at);
       vector<4>(p, x), vector<5>(p, x), vector<6>(p, x), vector<7>(p, x);

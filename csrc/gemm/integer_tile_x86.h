@@ -341,7 +341,7 @@ __attribute__((noinline)) void tile(const IntegerTile& t, size_t first, int32_t*
   const uint8_t* p = t.codes;
   const int8_t* x = t.x + first * t.x_stride;
   float* const y = t.y + first * kTileRows;
-  t.prefetch_numbers();
+  t.load_numbers<0>();
   for (size_t i = 0; i < kTokens * kTileRows; ++i) room[i] = 0, y[i] = t.first ? 0 : y[i];
   Group at{t.scales.at, t.zeros.at, t.minimums.at, first * t.sums_stride, t.groups_a_scale};
   for (size_t left = 2 * t.steps; left;) {

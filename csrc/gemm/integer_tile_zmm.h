@@ -27,11 +27,20 @@ inline __m512i table_of(const uint8_t* lookup) {
   return _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(lookup)));
 }
 
+// How far ahead codes are prefetched. What hardware would ask for by itself, a kernel asks for again shortly before it,
+// which keeps that going; where it falls behind, far before. Between the two, at 4 KB, is worse than nothing. Of a
+// panel the next one's.
+constexpr int bytes_ahead(int bits, int tokens, bool panel = false) {
+  if (panel) return kPanelColumns * kTileRows;
+  if (bits <= 3) return 8192;
+  if (bits == 8) return tokens == 1 ? 1024 : 512;
+  return tokens == 1 ? 1024 : 16384;
+}
+
 // Two blocks, kTokens tokens.
-template <int kBits, bool kLookUp, int kTokens>
+template <int kBits, bool kLookUp, int kTokens, bool kPanel>
 struct Tile {
-  static constexpr bool kPrefetched = kTokens == 4 || (kTokens > 1 && kBits < 8);
-  static constexpr int kAhead = kBits == 8 ? kPanelColumns * kTileRows : 8192;  // the next panel's where there are any
+  static constexpr int kAhead = bytes_ahead(kBits, kTokens, kPanel);
   TokenSums<kTokens> sums;
   const __m512i table;
   template <int kV>
@@ -44,12 +53,12 @@ struct Tile {
     const IntegerTile& t = sums.t;
     sums.load();
     Place at = first_place(t);
-    t.prefetch_numbers();
+    t.load_numbers<kAhead>();
     sums.start(at);
     const uint8_t* p = t.codes;
     const int8_t* x = t.x;
     for (size_t step = 0; step < t.steps; ++step, p += 128 * kBits, x += kStepColumns) {
-      if constexpr (kPrefetched) prefetch_step<kBits, kAhead>(p);
+      prefetch_step<kBits, kAhead>(p);
       vector<0>(p, x), vector<1>(p, x), vector<2>(p, x), vector<3>(p, x);
       sums.half(at);
       vector<4>(p, x), vector<5>(p, x), vector<6>(p, x), vector<7>(p, x);
@@ -60,9 +69,9 @@ struct Tile {
   }
 };
 
-template <int kBits, bool kLookUp, int kTokens>
+template <int kBits, bool kLookUp, int kTokens, bool kPanel = false>
 __attribute__((noinline)) void tile(const IntegerTile& t) {
-  Tile<kBits, kLookUp, kTokens> here{{t, {}, {}, {}, {}}, table_of<kBits>(t.lookup)};
+  Tile<kBits, kLookUp, kTokens, kPanel> here{{t, {}, {}, {}, {}}, table_of<kBits>(t.lookup)};
   here.run();
 }
 
@@ -127,6 +136,7 @@ struct Sums {
 // Two blocks, one token.
 template <int kBits, bool kLookUp>
 struct Row {
+  static constexpr int kAhead = bytes_ahead(kBits, 1);
   const IntegerTile& t;
   const __m512i table;
   Sums<kBits, kLookUp> first, second;
@@ -152,7 +162,7 @@ struct Row {
     finish(at), next_group(t, at), start(at);
   }
   __attribute__((always_inline)) void run() {
-    t.prefetch_numbers();
+    t.load_numbers<kAhead>();
     sum0 = t.first ? _mm512_setzero_ps() : _mm512_loadu_ps(t.y);
     sum1 = t.first ? _mm512_setzero_ps() : _mm512_loadu_ps(t.y + kBlockRows);
     Place at = first_place(t);
@@ -160,7 +170,7 @@ struct Row {
     const uint8_t* p = t.codes;
     const int8_t* x = t.x;
     for (size_t step = 0; step < t.steps; ++step, p += 128 * kBits, x += kStepColumns) {
-      if constexpr (kBits <= 3) prefetch_step<kBits, 8192>(p);
+      prefetch_step<kBits, kAhead>(p);
       vector<0>(p, x), vector<1>(p, x), vector<2>(p, x), vector<3>(p, x);
       half(at);
       vector<4>(p, x), vector<5>(p, x), vector<6>(p, x), vector<7>(p, x);
@@ -234,7 +244,7 @@ void integer_tile(const IntegerTile& t, size_t tokens) noexcept {
       case 4: return tile_of<4, false>(t, tokens);
       case 5: return tile_of<5, false>(t, tokens);
       case 6: return tile_of<6, false>(t, tokens);
-      default: return tile_of<8, false>(t, tokens);
+      default: return t.panel && tokens == 4 ? tile<8, false, 4, true>(t) : tile_of<8, false>(t, tokens);
     }
   }
   switch (t.bits) {

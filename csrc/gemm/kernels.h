@@ -46,15 +46,20 @@ struct TileGroups {
   PackedScale scale_kind;
   Numbers scales, zeros, minimums;  // zeros are bytes, minimums of the scales' kind
 
-  // Memory's prefetchers lose what is read a line now and then: a tile begins by asking for all its numbers. Inlined
-  // everywhere, because files of several levels include this.
-  [[gnu::always_inline]] inline void prefetch_numbers() const noexcept {
+  // Memory's prefetchers follow what is loaded in order, and lose a stream that skips: a tile begins by loading its
+  // numbers, which lie before its codes; a prefetch of them would not do. kBytesAhead: how far before its codes a
+  // kernel prefetches; 0: it does not. Inlined everywhere, because files of several levels include this.
+  template <int kBytesAhead>
+  [[gnu::always_inline]] inline void load_numbers() const noexcept {
     const size_t halves = group_halves * groups_a_scale, groups = (2 * steps + halves - 1) / halves;
     const Numbers all[] = {scales, zeros, minimums};
 #pragma GCC unroll 3
     for (const Numbers& numbers : all)
       if (numbers.at != nullptr)
-        for (size_t at = 0; at < groups * numbers.group_stride; at += 64) __builtin_prefetch(numbers.at + at);
+        for (size_t at = 0; at < groups * numbers.group_stride; at += 64) {
+          if constexpr (kBytesAhead > 0) __builtin_prefetch(numbers.at + at + kBytesAhead, 0, 2);
+          static_cast<void>(*static_cast<const volatile uint8_t*>(numbers.at + at));
+        }
   }
 };
 
@@ -71,6 +76,7 @@ struct IntegerTile : TileGroups {
   size_t sums_stride;     // of both
   float* y;               // [token][32]
   bool first;             // y is written, not added to
+  bool panel;             // codes are read again, for other tokens
 };
 
 // The same with levels in place of integers, x and sums in floating point.

@@ -41,6 +41,8 @@ Reading reading_of(const Packed& weights, Activations activations, DType x) noex
   return {activations, arithmetic, weights.padded_columns, std::min(scale_group(weights), most)};
 }
 
+constexpr size_t kMostRun = 16;  // tiles whose sums stay in the nearest cache
+
 size_t grain_of_rows(const Matrix& x) noexcept { return std::max<size_t>(1, 32768 / std::max<size_t>(1, x.columns)); }
 
 // Rows of x to be read as tokens, once for all products that read them alike.
@@ -162,7 +164,9 @@ void linear(const Matrix& x, std::span<const Product> products, Activations acti
     const size_t piece = size_t(ceil_div(ceil_div(read.count, cuts), kMostTokens)) * kMostTokens;
     // Tables of products are made anew for every run, which begins at an even tile.
     const Packed& weights = *product.weights;
-    const size_t run = looks_up(weights, read) ? 2 * size_t(ceil_div(weights.tiles, 2 * workers)) : 1;
+    const size_t run = looks_up(weights, read)    ? 2 * size_t(ceil_div(weights.tiles, 2 * workers))
+                       : read.count > kMostTokens ? 1
+                                                  : std::clamp<size_t>(weights.tiles / (8 * workers), 1, kMostRun);
     plans.push_back({weights, read, sides[i], added, y_dtype, product.y.data(), size_t(ceil_div(read.count, piece)),
                      piece, run, works});
     works += plans.back().works();

@@ -37,29 +37,51 @@ struct Plan {
 
  private:
   struct Span {
-    size_t tile_row, first, end;  // tokens
-    float* sums;                  // [token][32]
-    float* added;                 // the same, of what is not scaled; null: nothing
+    size_t tile, end_tile;
+    size_t first, end;  // tokens
+    float* sums;        // [tile][token][32]
+    float* added;       // [token][32] of what is not scaled, for one tile at a time; null: nothing
+    size_t tile_sums() const noexcept { return (end - first) * kTileRows; }
   };
+  // Of all tiles.
   void integers(const Span& span) const;
-  void decoded_integers(const Span& span) const;
-  void look_up(const Span& span, size_t end_tile) const;
+  void look_up(const Span& span) const;
   void halves(const Span& span) const;
+  // Of one tile.
+  void byte_panels(IntegerTile t, const Span& span) const;
+  void integer_panels(IntegerTile t, const Span& span) const;
+  void decoded_integers(const Span& span) const;
+  void half_panels(FloatTile t, const Span& span) const;
   void floats(const Span& span) const;
   void large_elements(const Span& span) const;
   void finish(const Span& span) const noexcept;
 
-  void float_panel(size_t tile_row, size_t column, size_t columns, float* out) const;
-  void at_column(TileGroups& tile, size_t tile_row, size_t column, size_t columns) const noexcept;
+  // f(span of one tile) for every tile.
+  template <class F>
+  static void each_tile(Span span, const F& f) {
+    for (const size_t end = span.end_tile; span.tile < end; ++span.tile, span.sums += span.tile_sums()) {
+      span.end_tile = span.tile + 1;
+      f(span);
+    }
+  }
+  // kernel(tile, tokens) for all of the span's, from `column` on.
+  template <class Tile, class Kernel>
+  void all_tokens(Tile& t, size_t column, const Span& span, const Kernel& kernel) const;
+  // The same for all tiles, whose codes are read as they lie.
+  template <class Tile, class Kernel>
+  void whole_tiles(Tile& t, const Span& span, const Kernel& kernel) const;
+
+  void float_panel(size_t tile, size_t column, size_t columns, float* out) const;
+  void at_column(TileGroups& t, size_t tile, size_t column, size_t columns) const noexcept;
   template <class Tile>
-  void at_token(Tile& tile, size_t column, size_t token, const Span& span) const noexcept;
+  void at_token(Tile& t, size_t column, size_t token, const Span& span) const noexcept;
 
   // f(column, columns) for every panel of columns.
   template <class F>
-  void each_panel(TileGroups& tile, size_t tile_row, size_t panel_columns, const F& f) const {
+  void each_panel(TileGroups& t, size_t tile, size_t panel_columns, const F& f) const {
     for (size_t column = 0; column < weights.padded_columns; column += panel_columns) {
       const size_t columns = std::min(panel_columns, weights.padded_columns - column);
-      at_column(tile, tile_row, column, columns);
+      at_column(t, tile, column, columns);
       f(column, columns);
     }
   }
