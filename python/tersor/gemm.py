@@ -8,6 +8,7 @@ y = gemm.linear(x, packed)
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import mmap
 import weakref
@@ -65,9 +66,18 @@ class PackedMatrix:
 
     def copy(self) -> Self:
         """The same matrix in memory of its own, in huge pages too."""
-        data = _huge_bytes(self.nbytes)
-        np.copyto(data, self.data)
-        return replace(self, data=data)
+        return replace(self, data=_copied(self.data))
+
+    @functools.cached_property
+    def _place(self) -> tuple[int, int]:
+        """Address and bytes: found once, because every call needs them."""
+        return elements_of(self.data).address, self.data.nbytes
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_place"}  # copies lie elsewhere
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, data=_copied(state["data"]))
 
     @property
     def nbytes(self) -> int:
@@ -152,6 +162,12 @@ def _huge_bytes(size: int) -> NDArray[np.uint8]:
     return room[start : start + size]
 
 
+def _copied(data: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    room = _huge_bytes(data.nbytes)
+    np.copyto(room, data)
+    return room
+
+
 _packed: weakref.WeakKeyDictionary[QuantizedTensor, PackedMatrix] = weakref.WeakKeyDictionary()
 
 
@@ -192,7 +208,8 @@ def linear(
     Raises TypeError (dtypes), ValueError (K, N, activations; levels that 8-bit arithmetic does not read).
     Source: LLM.int8 (Dettmers et al., NeurIPS 2022) for dynamic 8-bit activations.
     """
-    return linear_many(x, [weights], [bias], activations=activations, threads=threads)[0]
+    added = None if bias is None else [bias]
+    return linear_many(x, [weights], added, activations=activations, threads=threads)[0]
 
 
 def linear_many(
@@ -214,7 +231,7 @@ def linear_many(
     added = _biases(bias, packed)
     leading = given.shape[:-1]
     results = [np.empty((*leading, one.shape[0]), NUMPY_DTYPES[given.dtype]) for one in packed]
-    products = [(*_matrix(one), *_bias(to), 0, 0, elements_of(y).address, y.nbytes)
+    products = [(*one._place, *_bias(to), 0, 0, elements_of(y).address, y.nbytes)
                 for one, to, y in zip(packed, added, results, strict=True)]  # fmt: skip
     read = _activations(activations, packed)
     if products:
@@ -250,7 +267,7 @@ def linear_experts(
         raise ValueError(f"experts are {list(chosen.shape)}, {[*given.shape[:-1], 'slots']} is needed for this x")
     _require_below(chosen, len(packed), "expert", "experts")
     added = _biases(bias, packed)  # they keep biases alive until the end
-    rows = [(*_matrix(one), *_bias(to)) for one, to in zip(packed, added, strict=True)]
+    rows = [(*one._place, *_bias(to)) for one, to in zip(packed, added, strict=True)]
     y = np.empty((*chosen.shape, packed[0].shape[0]), NUMPY_DTYPES[given.dtype])
     tokens = math.prod(given.shape[:-1])
     _core.gemm_experts(
@@ -280,10 +297,6 @@ def _biases(bias: Sequence[object] | None, packed: Sequence[PackedMatrix]) -> li
         if added is not None and added.shape != one.shape[:1]:
             raise ValueError(f"bias is {list(added.shape)}, [{one.shape[0]}] is needed")
     return found
-
-
-def _matrix(packed: PackedMatrix) -> tuple[int, int]:
-    return elements_of(packed.data).address, packed.data.nbytes
 
 
 def _bias(added: Elements | None) -> tuple[str, int, int]:

@@ -1,6 +1,8 @@
 """The driver through its door: every grid format beside a product in float64, and what it refuses."""
 
+import copy
 import pathlib
+import pickle
 import re
 
 import ml_dtypes
@@ -117,8 +119,10 @@ def test_a_copy_has_memory_of_its_own():
     x, again = np.ones((1, 8192), np.float32), packed.copy()
     want = gemm.linear(x, packed)
     assert again.data.ctypes.data % (2 << 20) == 0
+    others = [again, copy.deepcopy(packed), pickle.loads(pickle.dumps(packed))]
     packed.data[:] = 0
-    np.testing.assert_array_equal(gemm.linear(x, again), want)
+    for other in others:
+        np.testing.assert_array_equal(gemm.linear(x, other), want)
 
 
 def test_packed_matrices_lie_in_huge_pages():
