@@ -5,7 +5,12 @@
 namespace tersor::gemm {
 namespace {
 
-constexpr int kAhead = 4096;
+// Near, into the second cache, where memory sets the pace; far where expanding does.
+template <int kBits>
+__attribute__((always_inline)) inline void prefetch(const uint8_t* p) {
+  constexpr int kAhead = kBits == 8 ? 1024 : 4096;
+  _mm_prefetch(reinterpret_cast<const char*>(p) + kAhead, kBits == 8 ? _MM_HINT_T1 : _MM_HINT_T0);
+}
 
 // The next 64 weights, whose kept codes are at `p`.
 template <int kBits>
@@ -38,7 +43,7 @@ const uint8_t* panel_of(const Kept& kept, const uint8_t* p, size_t steps, uint8_
     p = words + kStepMaskBytes;
 #pragma GCC unroll 4
     for (int i = 0; i < int(kStepWords); ++i) {
-      _mm_prefetch(reinterpret_cast<const char*>(p) + kAhead, _MM_HINT_T0);
+      prefetch<kBits>(p);
       _mm512_storeu_si512(out + 64 * i, expanded<kBits>(p, words + 8 * i, center));
     }
   }
@@ -57,7 +62,7 @@ struct Tile {
   const __m512i center;
   template <int kV>
   __attribute__((always_inline)) void vector(const uint8_t*& p, const uint8_t* words, const int8_t* x) {
-    _mm_prefetch(reinterpret_cast<const char*>(p) + kAhead, _MM_HINT_T0);
+    prefetch<kBits>(p);
     const __m512i a = expanded<kBits>(p, words + 16 * kV, center);
     const __m512i b = expanded<kBits>(p, words + 16 * kV + 8, center);
     sums.add(a, b, x, kV);
@@ -66,6 +71,7 @@ struct Tile {
     const IntegerTile& t = sums.t;
     sums.load();
     Place at = first_place(t);
+    t.load_numbers<0>();
     sums.start(at);
     const uint8_t* p = t.codes;
     const int8_t* x = t.x;
