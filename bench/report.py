@@ -45,6 +45,7 @@ def load(folder: Path = ROOT / "bench" / "results") -> list[Result]:
 def numbers_table(results: Sequence[Result]) -> str:
     """The Markdown between README's marks. results: what `tersor bench ... --json` printed, one object a bench."""
     parts = [_section(result) for result in results if result.get("bench") in _WRITERS]
+    parts += [_gemm_section(result) for result in results if result.get("bench") == "gemm"]
     return "\n\n".join(parts) if parts else "No results are committed yet: `make bench` writes them."
 
 
@@ -56,6 +57,39 @@ def _section(result: Result) -> str:
             coder = f"**{row['impl']}**" if row["ours"] else row["impl"]
             lines.append(f"| {CASES.get(case, case)} | {coder} | " + " | ".join(cells(row)) + " |")
     lines += ["", _footnote(result)]
+    return "\n".join(lines)
+
+
+def _gemm_section(result: Result) -> str:
+    lines = [
+        "**Linear layers**, 4096x4096, cold weights, one thread / two; of the nearer roof, memory's or multipliers':",
+        "",
+        "| weights, x, tokens | us | of the roof | times the best peer | times torch's bfloat16 |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    ours = [row for row in result["rows"] if row["ours"] and row["options"]["shape"] == [4096, 4096]]
+    ours = [row for row in ours if row["options"]["tokens"] in (1, 128)]  # the extremes say the rest
+    for case in dict.fromkeys(row["case"] for row in ours):
+        rows = sorted((row for row in ours if row["case"] == case), key=lambda row: row["threads"])
+        columns = (
+            [f"{row['best_us']:.0f}" for row in rows],
+            [f"{100 * max(row['dram_share'], row['unit_share']):.0f} %" for row in rows],
+            [f"{ratio:.2f}" if (ratio := row["peer_ratio"]) else "" for row in rows],
+            [f"{ratio:.2f}" if (ratio := row["peer_ratios"].get("torch bfloat16")) else "" for row in rows],
+        )
+        lines.append(
+            f"| {case.replace(' 4096x4096', '')} | "
+            + " | ".join(" / ".join(filter(None, column)) for column in columns)
+            + " |"
+        )
+    machine, met = result["machine"], sum(goal["met"] for goal in result["goals"])
+    lines += [
+        "",
+        f"{machine['cpu']}, {machine['cores']} cores, Linux {machine['kernel']}, Python {machine['python']}; best of "
+        f"up to {max(row['rounds'] for row in ours)} rounds, as the roofs in the same rounds. {met} of the "
+        f"{len(result['goals'])} goals are met, `goals` in bench/results/gemm.json has the others. "
+        "Made by `tersor bench gemm --peers -o bench/results/gemm.json`.",
+    ]
     return "\n".join(lines)
 
 
