@@ -8,6 +8,7 @@
 #include "core/pool.h"
 #include "formats/float_group.h"
 #include "formats/int_group.h"
+#include "solve/column_loop.h"
 #include "solve/grid_fit.h"
 
 namespace nb = nanobind;
@@ -125,6 +126,24 @@ void fit(const FormatDict& format, const std::string& dtype_text, size_t rows, s
       chosen);
 }
 
+// Codes of the grid whose numbers stand in `parts`, column by column, a byte each in and out. passes: 0 chooses them
+// anew, else improves those that are there; gives how many the last pass changed.
+size_t solve_columns(const FormatDict& format, const std::string& dtype_text, size_t rows, size_t columns,
+                     uintptr_t weights, size_t bytes, const std::vector<PartRow>& parts, uintptr_t factor,
+                     uintptr_t order, int passes, uintptr_t codes, int threads) {
+  const Grid grid = grid_of(format, rows, columns, parts, threads);
+  const auto dtype = dtype_named(dtype_text);
+  TERSOR_REQUIRE(dtype, Code::bad_type, "no dtype is named ", dtype_text);
+  const nb::gil_scoped_release released;
+  const solve::Weights matrix{*dtype, rows, columns, span_at<const uint8_t>(weights, bytes)};
+  const solve::ColumnOrder loop{span_at<const float>(factor, checked_mul(columns, columns, "the factor")),
+                                span_at<const uint32_t>(order, order ? columns : 0)};
+  const auto out = span_at<uint8_t>(codes, checked_mul(rows, columns, "codes"));
+  if (passes > 0) return solve::improve_codes(matrix, grid, loop, passes, out, threads);
+  solve::choose_codes(matrix, grid, loop, out, threads);
+  return out.size();
+}
+
 // Rows [first, first + count) in float32.
 void dequantize(const FormatDict& format, size_t rows, size_t columns, const std::vector<PartRow>& parts, size_t first,
                 size_t count, uintptr_t out, int threads) {
@@ -184,6 +203,9 @@ void bind_formats(nb::module_& m) {
   m.def("grid_parts", &needs_of, nb::arg("format"), nb::arg("rows"), nb::arg("columns"));
   m.def("grid_fit", &fit, nb::arg("format"), nb::arg("dtype"), nb::arg("rows"), nb::arg("columns"), nb::arg("weights"),
         nb::arg("bytes"), nb::arg("least_squares"), nb::arg("parts"), nb::arg("threads"));
+  m.def("grid_columns", &solve_columns, nb::arg("format"), nb::arg("dtype"), nb::arg("rows"), nb::arg("columns"),
+        nb::arg("weights"), nb::arg("bytes"), nb::arg("parts"), nb::arg("factor"), nb::arg("order"), nb::arg("passes"),
+        nb::arg("codes"), nb::arg("threads"));
   m.def(
       "grid_check",
       [](const FormatDict& format, size_t rows, size_t columns, const std::vector<PartRow>& parts, int threads) {

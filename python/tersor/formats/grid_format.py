@@ -41,6 +41,32 @@ class GridFormat(Format):
         )  # fmt: skip
         return parts
 
+    def choose(
+        self, weight: NDArray[Any], parts: Parts, factor: NDArray[np.float32], order: NDArray[np.uint32],
+        *, codes: NDArray[np.uint8] | None = None, passes: int = 0, threads: int = 0,
+    ) -> tuple[NDArray[np.uint8], int]:  # fmt: skip
+        """Choose codes column by column for the scales that stand in `parts`, which is csrc/solve/column_loop.h.
+
+        weight: [N, K]. factor: [K, K], how far an error of the column in place j moves the one in place k; order: [K],
+        the column in each place. codes: None to choose them anew with factors j < k, else uint8 [N, K], improved in
+        place by so many passes with all factors but j = k.
+        Returns codes, uint8 [N, K], and how many the last pass changed. Raises ValueError (what is not finite).
+        """
+        rows, columns = weight.shape
+        found = elements_of(weight)
+        if factor.shape != (columns, columns) or order.shape != (columns,):
+            raise ValueError(
+                f"the factor is {list(factor.shape)} and the order {list(order.shape)}, [{columns}, {columns}] and "
+                f"[{columns}] are needed"
+            )
+        matrix, places = np.ascontiguousarray(factor, np.float32), np.ascontiguousarray(order, np.uint32)
+        out = np.empty((rows, columns), np.uint8) if codes is None else np.ascontiguousarray(codes)
+        changed = _core.grid_columns(
+            self.to_dict(), found.dtype, rows, columns, found.address, found.nbytes, rows_of(parts),
+            matrix.ctypes.data, places.ctypes.data, 0 if codes is None else max(1, passes), out.ctypes.data, threads,
+        )  # fmt: skip
+        return out, changed
+
     def check(self, parts: Parts, shape: Shape, *, threads: int = 0) -> None:
         """Raise FormatError unless the parts' dtypes, shapes and values are those of a matrix of this shape."""
         _core.grid_check(self.to_dict(), *shape, rows_of(parts), threads)

@@ -194,10 +194,15 @@ def matrix_of(weight: object) -> NDArray[Any]:
         raise TypeError(f"weights are {', '.join(DTYPES)}, not {found.dtype}")
     if len(found.shape) != 2 or 0 in found.shape:
         raise ValueError(f"weights are [N, K] with N, K >= 1, not {list(found.shape)}")
+    return array_of(found)
+
+
+def array_of(found: Elements) -> NDArray[Any]:
+    """Elements as a NumPy array of their shape, not copied."""
     if isinstance(found.owner, np.ndarray):
         return found.owner
-    matrix: NDArray[Any] = np.asarray(_Memory(found)).view(NUMPY_DTYPES[found.dtype])
-    return matrix.reshape(found.shape)
+    memory: NDArray[Any] = np.asarray(_Memory(found)).view(NUMPY_DTYPES[found.dtype])
+    return memory.reshape(found.shape)
 
 
 class _Memory:

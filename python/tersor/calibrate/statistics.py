@@ -1,0 +1,61 @@
+"""Second moments of what goes into a layer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tersor.formats.quantized import DTYPES, array_of
+from tersor.lossless import elements_of
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["Statistics"]
+
+_ROWS = 4096  # of x in float32 at once
+
+
+class Statistics:
+    """The mean of x x^T over tokens x: half the Hessian of a layer's squared error, up to the number of tokens.
+
+    columns: K, of x. `hessian` is [K, K] float32, symmetric, zeros before the first token; `tokens` counts them.
+    """
+
+    def __init__(self, columns: int) -> None:
+        if columns < 1:
+            raise ValueError(f"columns are 1 or more, not {columns}")
+        self.tokens = 0
+        self._sum = np.zeros((columns, columns), np.float32)
+
+    @property
+    def columns(self) -> int:
+        """K."""
+        return len(self._sum)
+
+    @property
+    def hessian(self) -> NDArray[np.float32]:
+        """A fresh array [K, K]."""
+        return self._sum / np.float32(max(1, self.tokens))
+
+    def update(self, x: object) -> None:
+        """Add tokens: [..., K] of float32, float16 or bfloat16 (NumPy, torch on the CPU, DLPack).
+
+        Raises TypeError (dtype), ValueError (K; a number that is not finite: nothing is added then).
+        """
+        found = elements_of(x)
+        if found.dtype not in DTYPES:
+            raise TypeError(f"x is {', '.join(DTYPES)}, not {found.dtype}")
+        if not found.shape or found.shape[-1] != self.columns:
+            raise ValueError(f"x is {list(found.shape)}, [..., {self.columns}] is needed")
+        rows = array_of(found).reshape(-1, self.columns)
+        pieces = [rows[first : first + _ROWS].astype(np.float32) for first in range(0, len(rows), _ROWS)]
+        for i, piece in enumerate(pieces):
+            if not np.isfinite(piece).all():
+                row, column = np.argwhere(~np.isfinite(piece))[0]
+                raise ValueError(f"token {i * _ROWS + row} has {piece[row, column]} in column {column}")
+        with np.errstate(over="ignore"):  # infinite moments are a solver's to refuse
+            for piece in pieces:
+                self._sum += piece.T @ piece
+        self.tokens += len(rows)

@@ -1,0 +1,48 @@
+"""One column after the other takes the codes that are best while the others stay, until nothing changes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tersor.weights.gptq import feedback_codes, require_options
+from tersor.weights.solver import Problem
+
+if TYPE_CHECKING:
+    from tersor.calibrate import Statistics
+    from tersor.formats.format import Format
+    from tersor.formats.quantized import QuantizedTensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class CoordinateDescent:
+    """Cyclic coordinate descent on the layer's error, from GPTQ's codes. Behdin et al., QuantEase, arXiv:2309.01885.
+
+    No pass raises the error of the layer's outputs over the inputs of the statistics, so it is no worse than GPTQ's
+    with the same options. passes: at most; fewer where nothing changes any more. order, damping, clip: those of GPTQ.
+    """
+
+    passes: int = 20
+    order: str = "activations"
+    damping: float = 0.01
+    clip: str = "mse"
+
+    def __post_init__(self) -> None:
+        require_options(self.order, self.damping, self.clip)
+        if self.passes < 1:
+            raise ValueError(f"passes are 1 or more, not {self.passes}")
+
+    def solve(
+        self, weight: object, fmt: Format | str, statistics: Statistics | None = None, *, threads: int = 0
+    ) -> QuantizedTensor:
+        """Solver.solve."""
+        problem = Problem.of(weight, fmt, statistics, order=self.order, damping=self.damping)
+        parts = problem.fmt.encode(problem.weight, clip=self.clip, seed=0, threads=threads)
+        codes = feedback_codes(problem, parts, threads)
+        factor = (problem.hessian / np.diag(problem.hessian)).astype(np.float32, copy=False)
+        problem.fmt.choose(
+            problem.weight, parts, factor, problem.order, codes=codes, passes=self.passes, threads=threads
+        )
+        return problem.stored(parts, codes, threads)

@@ -1,0 +1,31 @@
+"""Rounding to nearest, which needs to know of no input."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tersor.formats.quantized import QuantizedTensor, quantize
+from tersor.weights.solver import CLIPS
+
+if TYPE_CHECKING:
+    from tersor.calibrate import Statistics
+    from tersor.formats.format import Format
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nearest:
+    """Each weight to the nearest level. clip, seed: as tersor.quantize takes them."""
+
+    clip: str = "none"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.clip not in CLIPS:
+            raise ValueError(f"clip is one of {', '.join(CLIPS)}, not {self.clip!r}")
+
+    def solve(
+        self, weight: object, fmt: Format | str, statistics: Statistics | None = None, *, threads: int = 0
+    ) -> QuantizedTensor:
+        """tersor.quantize; statistics are not read."""
+        return quantize(weight, fmt, clip=self.clip, seed=self.seed, threads=threads)
