@@ -22,7 +22,7 @@ except ImportError as error:
 import tersor.torch
 from tersor._core import FormatError
 
-__all__ = ["from_pretrained"]
+__all__ = ["from_pretrained", "load_for_evaluation"]
 
 _WHOLE = ("model.tsr", "model.safetensors.tsr")
 _INDEX = ("model.tsr.index.json", "model.safetensors.index.json", "model.safetensors.tsr.index.json")
@@ -50,6 +50,19 @@ def from_pretrained(
         model.generation_config = transformers.GenerationConfig.from_pretrained(here)
     model.name_or_path = str(here)
     return model
+
+
+def load_for_evaluation(folder: str | os.PathLike[str]) -> tuple[Any, Any]:
+    """A causal language model in float32, whatever it is stored in, and its tokenizer, from a folder on this machine.
+
+    folder: as `from_pretrained` takes it, or one with .safetensors. Raises FileNotFoundError (no folder: transformers
+    would look for it on a server), and what loading raises.
+    """
+    here = Path(folder)
+    if not here.is_dir():
+        raise FileNotFoundError(f"{folder}: a folder with a model is needed")
+    load = from_pretrained if any(here.glob("*.tsr*")) else transformers.AutoModelForCausalLM.from_pretrained
+    return load(here, dtype=torch.float32).eval(), transformers.AutoTokenizer.from_pretrained(here)
 
 
 def _class_for(config: Any, model_class: Any, folder: Path) -> Any:

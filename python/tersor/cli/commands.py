@@ -62,6 +62,17 @@ def bench(arguments: argparse.Namespace) -> int:
     return code
 
 
+def evaluate(arguments: argparse.Namespace) -> int:
+    """tersor.cli.evaluating's."""
+    from tersor.cli import evaluating
+
+    try:
+        code: int = evaluating.run(arguments)
+    except (OSError, ValueError, ImportError, FormatError) as error:
+        return _report(arguments.model, error)
+    return code
+
+
 def _whole_files(arguments: argparse.Namespace, work: Callable[[str, argparse.Namespace], Row]) -> int:
     """Run one file after the other. A file that fails does not stop the next one; the worst code is returned."""
     files = arguments.files or ["-"]

@@ -1,0 +1,155 @@
+"""How well a language model predicts a text, alone and beside the model that it was made from."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from numpy.typing import NDArray
+
+__all__ = ["LanguageScore", "score_language_model", "tokens_of"]
+
+_ROWS = 64  # of logits in float64 at once
+
+
+@dataclass(frozen=True, kw_only=True)
+class LanguageScore:
+    """Means over all predicted tokens; standard errors are those of the means of windows, whose tokens depend on each
+    other.
+
+    perplexity: exp of the mean of -log p(token). tokens: how many were predicted, in so many windows. Beside a
+    reference, None without one: kl is the divergence of the model's prediction from the reference's, in nats a token,
+    by its mean with its standard error, its median and its quantile of 99.9 %; same_top1 the share of tokens whose
+    likeliest is the same; perplexity_ratio that of the two on the same tokens, with its paired standard error.
+    """
+
+    perplexity: float
+    perplexity_se: float
+    tokens: int
+    windows: int
+    kl_mean: float | None = None
+    kl_se: float | None = None
+    kl_median: float | None = None
+    kl_p999: float | None = None
+    same_top1: float | None = None
+    perplexity_ratio: float | None = None
+    perplexity_ratio_se: float | None = None
+
+
+def tokens_of(tokenizer: Any, text: str) -> NDArray[np.int64]:
+    """The text's tokens by a tokenizer of transformers, no special ones among them."""
+    return np.asarray(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"], np.int64)
+
+
+def score_language_model(
+    model: Any,
+    tokens: NDArray[np.int64],
+    *,
+    reference: Any = None,
+    length: int = 512,
+    limit: int | None = None,
+    threads: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> LanguageScore:
+    """Predict every window's tokens from that window alone.
+
+    model, reference: causal language models of transformers, in evaluation mode and in float32, of one vocabulary.
+    tokens: of the text, see tokens_of; windows of `length` follow each other, each predicts the token behind each of
+    its own, and what fills no window is left out. limit: at most so many windows, the first. threads: of torch, from
+    here on; 0 leaves them as they are. progress: called with windows done and windows in all.
+    Raises ValueError (a text of less than a window and a token; a token, or a reference, of another vocabulary).
+    """
+    import torch
+
+    if threads:
+        torch.set_num_threads(threads)
+    windows = (len(tokens) - 1) // length
+    if windows < 1:
+        raise ValueError(f"the text has {len(tokens)} tokens, {length + 1} are needed for one window")
+    windows = windows if limit is None else min(windows, limit)
+    pieces: list[list[_Piece]] = []  # of a window's tokens
+    with torch.inference_mode():
+        for window in range(windows):
+            ids = torch.from_numpy(tokens[window * length : (window + 1) * length + 1])
+            given = _logits(model, ids)
+            wanted = None if reference is None else _logits(reference, ids)
+            if wanted is not None and wanted.shape != given.shape:
+                raise ValueError(f"the model predicts {given.shape[1]} tokens, the reference {wanted.shape[1]}")
+            pieces.append(list(_compared(given, wanted, ids[1:])))
+            if progress is not None:
+                progress(window + 1, windows)
+
+    def joined(name: str) -> list[NDArray[np.float64]]:
+        return [np.concatenate([getattr(piece, name) for piece in window]) for window in pieces]
+
+    losses = joined("loss")
+    means = np.array([loss.mean() for loss in losses])
+    perplexity = math.exp(means.mean())
+    score: dict[str, Any] = {
+        "perplexity": perplexity,
+        "perplexity_se": perplexity * _standard_error(means),
+        "tokens": windows * length,
+        "windows": windows,
+    }
+    if reference is not None:
+        divergences = joined("divergence")
+        apart = means - np.array([loss.mean() for loss in joined("reference_loss")])
+        ratio = math.exp(apart.mean())
+        score |= {
+            "kl_mean": float(np.concatenate(divergences).mean()),
+            "kl_se": _standard_error(np.array([one.mean() for one in divergences])),
+            "kl_median": float(np.median(np.concatenate(divergences))),
+            "kl_p999": float(np.quantile(np.concatenate(divergences), 0.999)),
+            "same_top1": float(np.concatenate(joined("same")).mean()),
+            "perplexity_ratio": ratio,
+            "perplexity_ratio_se": ratio * _standard_error(apart),
+        }
+    return LanguageScore(**score)
+
+
+class _Piece(NamedTuple):
+    """Of some tokens: -log p by the model and by the reference, what parts the two, whether their likeliest agree."""
+
+    loss: NDArray[np.float64]
+    reference_loss: NDArray[np.float64]
+    divergence: NDArray[np.float64]
+    same: NDArray[np.bool_]
+
+
+def _compared(given: Any, wanted: Any, targets: Any) -> Iterator[_Piece]:
+    """In float64, some rows at a time: a large vocabulary takes as much memory as the model's own logits do."""
+    import torch
+
+    for first in range(0, len(targets), _ROWS):
+        some = slice(first, first + _ROWS)
+        ours = torch.log_softmax(given[some].double(), 1)
+        loss = -ours.gather(1, targets[some, None])[:, 0].numpy()
+        if wanted is None:
+            yield _Piece(loss, loss, np.zeros_like(loss), np.ones(len(loss), bool))
+            continue
+        theirs = torch.log_softmax(wanted[some].double(), 1)
+        yield _Piece(
+            loss,
+            -theirs.gather(1, targets[some, None])[:, 0].numpy(),
+            (theirs.exp() * (theirs - ours)).sum(1).numpy(),
+            (theirs.argmax(1) == ours.argmax(1)).numpy(),
+        )
+
+
+def _logits(model: Any, ids: Any) -> Any:
+    """Of the token behind each of a window's: [length, vocabulary]."""
+    vocabulary = model.get_input_embeddings().num_embeddings
+    if int(ids.max()) >= vocabulary:
+        raise ValueError(f"the text has token {int(ids.max())}, the model knows {vocabulary}")
+    return model(ids[None, :-1]).logits[0]
+
+
+def _standard_error(means: NDArray[np.float64]) -> float:
+    """Of the mean of independent numbers; infinite for one alone."""
+    return float(means.std(ddof=1) / math.sqrt(len(means))) if len(means) > 1 else math.inf

@@ -1,0 +1,75 @@
+"""`tersor eval` on folders of transformers: one object, plain sentences, and errors in a line."""
+
+import json
+
+import pytest
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+tokenizers = pytest.importorskip("tokenizers")
+
+from tersor.cli import main  # noqa: E402
+
+WORDS = ["the", "cat", "sat", "on", "a", "mat", "and", "saw", "how", "rain", "fell"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A random model that knows eleven words, a like one beside it, and a text of theirs."""
+    here = tmp_path_factory.mktemp("models")
+    vocabulary = {word: i for i, word in enumerate(["[UNK]", *WORDS])}
+    words = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="[UNK]"))
+    words.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    for seed, name in enumerate(["model", "reference"]):
+        torch.manual_seed(seed)
+        config = transformers.LlamaConfig(
+            vocab_size=len(vocabulary), hidden_size=16, intermediate_size=16, num_hidden_layers=1,
+            num_attention_heads=1, num_key_value_heads=1,
+        )  # fmt: skip
+        transformers.LlamaForCausalLM(config).save_pretrained(here / name)
+        transformers.PreTrainedTokenizerFast(tokenizer_object=words, unk_token="[UNK]").save_pretrained(here / name)
+    (here / "text.txt").write_text(" ".join(WORDS[i * i % 11] for i in range(70)), encoding="utf-8")
+    return here
+
+
+def test_one_object_and_plain_sentences(folder, capsys):
+    given = ["eval", str(folder / "model"), "--text", str(folder / "text.txt"), "--length", "16"]
+    assert main([*given, "--json"]) == 0
+    alone = json.loads(capsys.readouterr().out)
+    assert set(alone) == {"perplexity", "perplexity_se", "tokens", "windows"}
+    assert alone["tokens"] == 64
+    assert main([*given, "--reference", str(folder / "reference"), "--json", "-T", "1"]) == 0
+    beside = json.loads(capsys.readouterr().out)
+    assert beside["perplexity"] == pytest.approx(alone["perplexity"], rel=1e-5)
+    assert beside["kl_mean"] > 0
+    assert main([*given, "--reference", str(folder / "model"), "--limit", "2"]) == 0
+    text = capsys.readouterr().out
+    assert "2 windows" in text
+    assert "same likeliest token 100.00 %" in text
+
+
+def test_weights_may_be_compressed(folder, capsys, tmp_path):
+    given = ["--text", str(folder / "text.txt"), "--length", "16", "--json"]
+    assert main(["eval", str(folder / "model"), *given]) == 0
+    want = json.loads(capsys.readouterr().out)
+    small = tmp_path / "small"
+    small.mkdir()
+    for path in (folder / "model").iterdir():
+        (small / path.name).write_bytes(path.read_bytes())
+    assert main(["compress", "-q", str(small / "model.safetensors")]) == 0
+    (small / "model.safetensors").unlink()
+    assert main(["eval", str(small), *given]) == 0
+    assert json.loads(capsys.readouterr().out) == want
+
+
+def test_what_is_wrong_is_one_line(folder, capsys, tmp_path):
+    text = str(folder / "text.txt")
+    assert main(["eval", str(tmp_path / "none"), "--text", text]) == 1
+    assert "a folder with a model is needed" in capsys.readouterr().err
+    assert main(["eval", str(folder / "model"), "--text", str(tmp_path / "none.txt")]) == 1
+    assert "No such file" in capsys.readouterr().err
+    assert main(["eval", str(folder / "model"), "--text", text, "--length", "90"]) == 2
+    assert "the text has 70 tokens, 91 are needed for one window" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["eval", str(folder / "model"), "--text", text, "--length", "0"])
+    assert "a number from 1 on is needed, not 0" in capsys.readouterr().err
