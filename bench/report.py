@@ -74,13 +74,11 @@ def _gemm_section(result: Result) -> str:
         columns = (
             [f"{row['best_us']:.0f}" for row in rows],
             [f"{100 * max(row['dram_share'], row['unit_share']):.0f} %" for row in rows],
-            [f"{ratio:.2f}" if (ratio := row["peer_ratio"]) else "" for row in rows],
-            [f"{ratio:.2f}" if (ratio := row["peer_ratios"].get("torch bfloat16")) else "" for row in rows],
+            [_ratio(row["peer_ratio"]) for row in rows],
+            [_ratio(row["peer_ratios"].get("torch bfloat16")) for row in rows],
         )
         lines.append(
-            f"| {case.replace(' 4096x4096', '')} | "
-            + " | ".join(" / ".join(filter(None, column)) for column in columns)
-            + " |"
+            f"| {case.replace(' 4096x4096', '')} | " + " | ".join(" / ".join(column) for column in columns) + " |"
         )
     machine, met = result["machine"], sum(goal["met"] for goal in result["goals"])
     lines += [
@@ -91,6 +89,10 @@ def _gemm_section(result: Result) -> str:
         "Made by `tersor bench gemm --peers -o bench/results/gemm.json`.",
     ]
     return "\n".join(lines)
+
+
+def _ratio(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
 
 
 def _entropy_cells(row: Row) -> list[str]:

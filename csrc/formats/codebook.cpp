@@ -253,6 +253,7 @@ Grid grid_of(const ScalarCodebook& format, size_t rows, size_t columns, std::spa
   const size_t tables = format.tables(rows, columns), codes = format.width().codes();
   Grid grid;
   grid.rows = rows, grid.columns = columns, grid.bits = format.bits(), grid.group = layout.group;
+  grid.levels_used = size_t(format.levels);
   grid.codes = data[0].data(), grid.row_bytes = size_t(needs[0].shape[1]);
   check_codes(data[0], format.width(), rows, columns, nullptr, threads);
   if (format.levels < codes) check_codes_below(grid, format.levels, threads);

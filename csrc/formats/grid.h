@@ -47,6 +47,7 @@ struct Grid {
   // 2^bits levels (three for trits); strides 0, 0: one table for all. Where it is one, the same as integers, which int8
   // arithmetic reads: level = step * (integer - center), the nearest where `integers_exact` is false.
   const float* levels = nullptr;
+  size_t levels_used = 0;  // the first so many, where codes of the others do not occur; 0: all
   size_t level_row_stride = 0, level_group_stride = 0;
   std::array<uint8_t, 256> integers{};
   int center = 0;
@@ -56,6 +57,7 @@ struct Grid {
   GroupNumbers scales, zeros, minimums;            // zeros are of kind u8 or none
   std::shared_ptr<const std::vector<float>> held;  // levels and numbers of groups that lie in no part
 
+  size_t level_count() const noexcept { return levels_used ? levels_used : trits ? 3 : size_t(1) << bits; }
   size_t groups() const noexcept { return columns ? (columns - 1) / group + 1 : 0; }
   // Codes of a row's columns [first, first + count).
   void unpack(size_t row, size_t first, size_t count, uint8_t* out) const noexcept;

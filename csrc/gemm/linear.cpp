@@ -162,7 +162,7 @@ void linear(const Matrix& x, std::span<const Product> products, Activations acti
                             ? 1
                             : std::min<size_t>(read.count / kPanelTokens, 4 * workers / tiles + 1);
     const size_t piece = size_t(ceil_div(ceil_div(read.count, cuts), kMostTokens)) * kMostTokens;
-    // Tables of products are made anew for every run, which begins at an even tile.
+    // Tables of products are made anew for every run, which begins at an even tile then.
     const Packed& weights = *product.weights;
     const size_t run = looks_up(weights, read)    ? 2 * size_t(ceil_div(weights.tiles, 2 * workers))
                        : read.count > kMostTokens ? 1

@@ -11,6 +11,7 @@
 #include "core/isa.h"
 #include "core/pool.h"
 #include "solve/fit_rows.h"
+#include "solve/move_columns.h"
 
 namespace tersor::solve {
 namespace {
@@ -31,17 +32,20 @@ struct Levels {
   std::vector<Step> steps;
   bool linear = false;  // level = code + lowest
 
-  Levels(const float* levels, size_t count) : steps(count) {
-    linear = true;
+  // What is no number is no level. Halfway goes to the even code, as formats round; of two codes to the upper one,
+  // whose sign is that of 0.
+  Levels(const float* levels, size_t count) {
+    linear = std::fabs(levels[0]) < 0x1p22f && levels[0] == nearest(levels[0]);
     for (size_t c = 0; c < count; ++c) {
-      steps[c] = {-INFINITY, levels[c], uint8_t(c)};
-      linear = linear && levels[c] == levels[0] + float(c) && std::fabs(levels[c]) < 0x1p22f;
+      linear = linear && levels[c] == levels[0] + float(c);
+      if (std::isfinite(levels[c])) steps.push_back({-INFINITY, levels[c], uint8_t(c)});
     }
-    std::ranges::stable_sort(steps, {}, &Step::level);
-    for (size_t i = 1; i < count; ++i) {
-      const float below = steps[i - 1].level, middle = below / 2 + steps[i].level / 2;
-      // Halfway goes to the even code.
-      steps[i].from = steps[i].code % 2 == 0 ? middle : std::nextafter(middle, INFINITY);
+    std::ranges::stable_sort(steps, {},
+                             [](const Step& step) { return std::pair(step.level, !std::signbit(step.level)); });
+    for (size_t i = 1; i < steps.size(); ++i) {
+      const float middle = steps[i - 1].level / 2 + steps[i].level / 2;
+      const bool up = count == 2 || steps[i].code % 2 == 0;
+      steps[i].from = up ? middle : std::nextafter(middle, INFINITY);
     }
   }
 
@@ -63,7 +67,7 @@ struct Levels {
   // Of one value.
   const Step& round(float value) const noexcept {
     size_t i = steps.size() - 1;
-    while (i && value < steps[i].from) --i;
+    while (i && !(value >= steps[i].from)) --i;  // what is no number: lowest
     return steps[i];
   }
 };
@@ -78,15 +82,13 @@ struct Loop {
   size_t places = rounded_up(weights.columns);  // of columns, filled up to whole tiles
   bool later;                                   // errors of later columns count too
   std::vector<float> factor;                    // [tile][j][8]
-  std::vector<Levels> tables;                   // one, or one a row and group
+  std::vector<Levels> tables;                   // one, or none: panels have those of their rows
 
   static size_t rounded_up(size_t count) noexcept { return ceil_div(count, kLoopColumns) * kLoopColumns; }
   size_t column(size_t place) const noexcept { return columns.order.empty() ? place : columns.order[place]; }
   bool one_table() const noexcept { return grid.level_row_stride == 0 && grid.level_group_stride == 0; }
-  size_t groups_with_tables() const noexcept { return grid.level_group_stride ? grid.groups() : 1; }
-  const Levels& table(size_t row, size_t group) const noexcept {
-    if (one_table()) return tables[0];
-    return tables[(grid.level_row_stride ? row * groups_with_tables() : 0) + (grid.level_group_stride ? group : 0)];
+  Levels table_of(size_t row, size_t group) const {
+    return {grid.levels + row * grid.level_row_stride + group * grid.level_group_stride, grid.level_count()};
   }
   // Where the factor of a tile of columns begins, whose rows are those of all columns or of those up to its end.
   size_t tile_at(size_t first) const noexcept {
@@ -98,7 +100,7 @@ struct Loop {
   Loop(const Weights& matrix, const Grid& of, const ColumnOrder& in, bool others, std::span<uint8_t> out, int threads)
       : weights(matrix), grid(of), columns(in), codes(out), later(others) {
     require(threads);
-    make_tables();
+    if (one_table()) tables.push_back(table_of(0, 0));
     pack_factor(threads);
   }
 
@@ -125,14 +127,6 @@ struct Loop {
     }
   }
 
-  void make_tables() {
-    const size_t count = grid.trits ? 3 : size_t(1) << grid.bits;
-    const size_t rows = grid.level_row_stride ? grid.rows : 1, groups = groups_with_tables();
-    for (size_t row = 0; row < rows; ++row)
-      for (size_t group = 0; group < groups; ++group)
-        tables.emplace_back(grid.levels + row * grid.level_row_stride + group * grid.level_group_stride, count);
-  }
-
   void pack_factor(int threads) {
     const size_t k = weights.columns;
     factor.resize(tile_at(places));
@@ -155,6 +149,7 @@ struct Panel {
   std::span<float> weights = take(loop.places), errors = take(loop.places);
   std::span<float> scales = take(loop.grid.groups()), zeros = take(loop.grid.groups());
   std::span<float> minimums = take(loop.grid.groups());
+  std::vector<Levels> own_tables{};  // [row][group]
 
   std::span<float> take(size_t count) {
     const auto found = scratch.take<float>(count * kLoopRows);
@@ -173,8 +168,13 @@ struct Panel {
         scales[g * kLoopRows + r] = grid.scales.at(row + r, g);
         zeros[g * kLoopRows + r] = grid.zeros.at(row + r, g);
         minimums[g * kLoopRows + r] = grid.minimums.at(row + r, g);
+        if (!loop.one_table()) own_tables.push_back(loop.table_of(row + r, g));
       }
     }
+  }
+
+  const Levels& table(size_t r, size_t group) const noexcept {
+    return loop.one_table() ? loop.tables[0] : own_tables[r * loop.grid.groups() + group];
   }
 
   // Rounds what a column was moved to. Returns how many codes were others before.
@@ -188,10 +188,10 @@ struct Panel {
       values[r] = scale == 0 ? zero : value + zero;
     }
     if (loop.one_table()) {
-      loop.table(0, 0).round(values, chosen, levels);
+      loop.tables[0].round(values, chosen, levels);
     } else {
       for (size_t r = 0; r < kLoopRows; ++r) {
-        const auto& step = loop.table(row + std::min(r, rows - 1), group).round(values[r]);
+        const auto& step = table(std::min(r, rows - 1), group).round(values[r]);
         chosen[r] = step.code, levels[r] = step.level;
       }
     }
@@ -214,9 +214,11 @@ struct Panel {
     for (size_t place = 0; place < columns; ++place) {
       const size_t column = loop.column(place), group = column / loop.grid.group;
       for (size_t r = 0; r < rows; ++r) {
-        const auto& steps = loop.table(row + r, group).steps;
+        const auto& steps = table(r, group).steps;
         const uint8_t code = loop.codes[(row + r) * columns + column];
         const auto found = std::ranges::find(steps, code, &Levels::Step::code);
+        TERSOR_REQUIRE(found != steps.end(), Code::bad_call, "code ", int(code), " is none of a grid of ",
+                       loop.grid.level_count(), " levels");
         errors[place * kLoopRows + r] = error_of(place, r, group * kLoopRows, found->level);
       }
     }
@@ -256,9 +258,6 @@ size_t improve_codes(const Weights& weights, const Grid& grid, const ColumnOrder
                      std::span<uint8_t> codes, int threads) {
   TERSOR_REQUIRE(passes >= 1, Code::bad_call, "passes are 1 or more, not ", passes);
   const Loop loop(weights, grid, columns, true, codes, threads);
-  const size_t count = grid.trits ? 3 : size_t(1) << grid.bits;
-  for (const uint8_t code : codes)
-    TERSOR_REQUIRE(code < count, Code::bad_call, "code ", int(code), " of a grid of ", count, " levels");
   std::atomic<size_t> changed{0};
   parallel_for(size_t(ceil_div(weights.rows, kLoopRows)), 1, threads, [&](size_t begin, size_t end) {
     for (size_t index = begin; index < end; ++index) {

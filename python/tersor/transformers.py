@@ -56,13 +56,19 @@ def load_for_evaluation(folder: str | os.PathLike[str]) -> tuple[Any, Any]:
     """A causal language model in float32, whatever it is stored in, and its tokenizer, from a folder on this machine.
 
     folder: as `from_pretrained` takes it, or one with .safetensors. Raises FileNotFoundError (no folder: transformers
-    would look for it on a server), and what loading raises.
+    would look for it on a server), FormatError (tensors missing, which transformers would fill with random numbers),
+    and what loading raises.
     """
     here = Path(folder)
     if not here.is_dir():
         raise FileNotFoundError(f"{folder}: a folder with a model is needed")
-    load = from_pretrained if any(here.glob("*.tsr*")) else transformers.AutoModelForCausalLM.from_pretrained
-    return load(here, dtype=torch.float32).eval(), transformers.AutoTokenizer.from_pretrained(here)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(here)
+    if any((here / name).is_file() for name in (*_WHOLE, *_INDEX)) and not any(here.glob("*.safetensors")):
+        return from_pretrained(here, dtype=torch.float32).eval(), tokenizer
+    model, info = transformers.AutoModelForCausalLM.from_pretrained(here, dtype=torch.float32, output_loading_info=True)
+    if missing := sorted(info["missing_keys"]):
+        raise FormatError(f"{folder}: {len(missing)} tensors are missing, {missing[0]} the first")
+    return model.eval(), tokenizer
 
 
 def _class_for(config: Any, model_class: Any, folder: Path) -> Any:

@@ -44,6 +44,8 @@ def test_one_object_and_plain_sentences(folder, capsys):
     assert beside["kl_mean"] > 0
     assert main([*given, "--reference", str(folder / "model"), "--limit", "2"]) == 0
     text = capsys.readouterr().out
+    assert main([*given, "--limit", "1", "--json"]) == 0
+    assert set(json.loads(capsys.readouterr().out)) == {"perplexity", "tokens", "windows"}
     assert "2 windows" in text
     assert "same likeliest token 100.00 %" in text
 
@@ -62,12 +64,27 @@ def test_weights_may_be_compressed(folder, capsys, tmp_path):
     assert json.loads(capsys.readouterr().out) == want
 
 
+def test_tensors_that_are_missing_are_not_made_up(folder, capsys, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    for path in (folder / "model").iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    tensors = load_file(tmp_path / "model.safetensors")
+    del tensors["model.layers.0.mlp.up_proj.weight"]
+    save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
+    assert main(["eval", str(tmp_path), "--text", str(folder / "text.txt"), "--length", "16"]) == 1
+    assert "1 tensors are missing, model.layers.0.mlp.up_proj.weight the first" in capsys.readouterr().err
+
+
 def test_what_is_wrong_is_one_line(folder, capsys, tmp_path):
     text = str(folder / "text.txt")
     assert main(["eval", str(tmp_path / "none"), "--text", text]) == 1
     assert "a folder with a model is needed" in capsys.readouterr().err
     assert main(["eval", str(folder / "model"), "--text", str(tmp_path / "none.txt")]) == 1
-    assert "No such file" in capsys.readouterr().err
+    assert f"{tmp_path}/none.txt: No such file" in capsys.readouterr().err
+    (tmp_path / "bytes.txt").write_bytes(b"ab\xff")
+    assert main(["eval", str(folder / "model"), "--text", str(tmp_path / "bytes.txt")]) == 2
+    assert "bytes.txt: UTF-8 is needed, byte 2 is 0xff" in capsys.readouterr().err
     assert main(["eval", str(folder / "model"), "--text", text, "--length", "90"]) == 2
     assert "the text has 70 tokens, 91 are needed for one window" in capsys.readouterr().err
     with pytest.raises(SystemExit):

@@ -1,7 +1,6 @@
 """Perplexity and divergence beside NumPy on a small random model, and on the models whose figures are known."""
 
 import math
-import pathlib
 
 import numpy as np
 import pytest
@@ -10,8 +9,6 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 from tersor.evaluate.language import score_language_model, tokens_of  # noqa: E402
-
-SHARED = pathlib.Path(__file__).resolve().parents[3] / "shared" / "data"
 
 
 def model(seed, vocabulary=97):
@@ -80,13 +77,22 @@ def test_a_model_beside_itself_is_the_same(tokens):
     assert alone.kl_mean is None
 
 
+def test_a_broken_model_has_an_infinite_perplexity(tokens):
+    broken = model(1)
+    with torch.no_grad():
+        broken.lm_head.weight *= 1e5
+    score = score_language_model(broken, tokens, reference=model(1), length=70)
+    assert score.perplexity == math.inf
+    assert score.kl_mean > 100
+
+
 def test_a_window_sees_nothing_of_another(tokens):
     first = score_language_model(model(1), tokens, length=70, limit=1)
     other = tokens.copy()
     other[71:] = 5
     assert score_language_model(model(1), other, length=70, limit=1) == first
     assert first.windows == 1
-    assert first.perplexity_se == math.inf
+    assert first.perplexity_se is None
 
 
 def test_what_cannot_be_scored_is_refused(tokens):
@@ -94,15 +100,22 @@ def test_what_cannot_be_scored_is_refused(tokens):
         score_language_model(model(1), tokens[:70], length=70)
     with pytest.raises(ValueError, match="the text has token 200, the model knows 97"):
         score_language_model(model(1), np.full(80, 200), length=70)
+    for options, text in (({"length": 0}, "length is 1 or more, not 0"), ({"limit": -1}, "limit is 1 or more, not -1")):
+        with pytest.raises(ValueError, match=text):
+            score_language_model(model(1), tokens, **options)
+    broken = model(1)
+    with torch.no_grad():
+        broken.lm_head.weight[3] = math.nan
+    with pytest.raises(ValueError, match="window 0 is predicted with NaN"):
+        score_language_model(broken, tokens, length=70)
     with pytest.raises(ValueError, match="the model predicts 97 tokens, the reference 101"):
         score_language_model(model(1), tokens, reference=model(1, 101), length=70)
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="needs shared/data beside the repository: models and a text")
 @pytest.mark.parametrize(("name", "perplexity"), [("lm_a", 66.40), ("lm_b", 29.48)])
-def test_known_perplexities(name, perplexity):
-    of = transformers.AutoModelForCausalLM.from_pretrained(SHARED / "models" / name, dtype=torch.float32).eval()
-    tokenizer = transformers.AutoTokenizer.from_pretrained(SHARED / "models" / name)
-    text = (SHARED / "text" / "valid.txt").read_text(encoding="utf-8")
+def test_known_perplexities(name, perplexity, data):
+    of = transformers.AutoModelForCausalLM.from_pretrained(data / "models" / name, dtype=torch.float32).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(data / "models" / name)
+    text = (data / "text" / "valid.txt").read_text(encoding="utf-8")
     score = score_language_model(of, tokens_of(tokenizer, text))
     assert score.perplexity == pytest.approx(perplexity, rel=0.002)

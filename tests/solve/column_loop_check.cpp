@@ -3,6 +3,7 @@
 #include "solve/column_loop.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <numeric>
 #include <random>
@@ -10,6 +11,7 @@
 
 #include "check.h"
 #include "core/isa.h"
+#include "solve/move_columns.h"
 
 using namespace tersor;
 using namespace tersor::solve;
@@ -154,6 +156,26 @@ TEST_CASE("column loop: passes never raise the objective, and end") {
   CHECK(before < 0.8 * first);
 }
 
+TEST_CASE("column loop: tables of any levels") {
+  const auto chosen = [](std::vector<float> levels, const std::vector<float>& weights, size_t used = 0) {
+    Case c(weights.size(), 1, 1, std::bit_width(levels.size() - 1), true, false, 3);
+    c.weights = weights, c.levels = std::move(levels);
+    c.scales.assign(weights.size(), 1);
+    c.grid.levels = c.levels.data(), c.grid.levels_used = used;
+    c.grid.scales.data = reinterpret_cast<const uint8_t*>(c.scales.data());
+    std::vector<uint8_t> codes(weights.size());
+    const std::vector<float> none(1);
+    choose_codes(c.matrix(), c.grid, {none, {}}, codes, 1);
+    return codes;
+  };
+  using Codes = std::vector<uint8_t>;
+  CHECK(chosen({-1.5f, -0.5f, 0.5f, 1.5f}, {1.4f, 0.9f, 0.1f, -9}) == Codes({3, 2, 2, 0}));  // a step of 1, no integers
+  // Two zeros, and codes that are no numbers.
+  CHECK(chosen({0, 1, 2, NAN, -0.0f, -1, -2, NAN}, {0, 0.4f, -0.4f, 9, -9}) == Codes({0, 0, 4, 2, 6}));
+  CHECK(chosen({-1, 1}, {0, -0.1f, 0.1f}) == Codes({1, 0, 1}));
+  CHECK(chosen({3, -3, 7, 0, 0, 0, 0, 0}, {0.1f, 6, -5}, 3) == Codes({0, 2, 1}));  // the others do not occur
+}
+
 TEST_CASE("column loop: what does not fit is refused") {
   const Case c(3, 4, 4, 2, true, false, 9);
   std::vector<uint8_t> codes(12);
@@ -171,7 +193,7 @@ TEST_CASE("column loop: what does not fit is refused") {
   CHECK(choose({c.factor, few}) == "the order has 2 columns, 4 are needed");
   codes.assign(12, 4);
   CHECK(error_of([&] { improve_codes(c.matrix(), c.grid, {c.factor, {}}, 1, codes, 1); }) ==
-        "code 4 of a grid of 4 levels");
+        "code 4 is none of a grid of 4 levels");
   CHECK(error_of([&] { improve_codes(c.matrix(), c.grid, {c.factor, {}}, 0, codes, 1); }) ==
         "passes are 1 or more, not 0");
 }

@@ -9,7 +9,7 @@ from tersor.weights import GPTQ, CoordinateDescent, MissingStatisticsError, Near
 
 FORMATS = [
     "int2-g32", "int3-g64", "int4-g128", "int4-g32-zero", "int8", "ternary", "mxfp4", "nvfp4", "nf4", "fp8-e4m3",
-    "codebook16-channel", "q4_k",
+    "codebook16-channel", "codebook6-tensor", "codebook100-channel", "q4_k",
 ]  # fmt: skip
 
 
@@ -82,6 +82,40 @@ def test_each_step_lowers_the_error_of_the_outputs(name):
         for part, array in nearest.parts.items():  # scales are those that were chosen before
             if part != "codes":
                 np.testing.assert_array_equal(q.parts[part], array)
+
+
+def test_no_row_is_worse_after_descent_than_before():
+    """Few tokens, so that damping weighs much: it is no part of what descent lowers."""
+    weight, x = matrix(400, 24), inputs(30, 24)
+    statistics = statistics_of(x)
+    before, after = (solver.solve(weight, "int2-g32", statistics) for solver in (GPTQ(), CoordinateDescent()))
+    errors = [np.square(x.astype(np.float64) @ (q.dequantize(np.float32) - weight).T).sum(0) for q in (before, after)]
+    assert (errors[1] <= errors[0] * (1 + 1e-5)).all()
+    assert errors[1].sum() < 0.99 * errors[0].sum()
+
+
+def test_codes_to_begin_from_are_checked_and_left_alone():
+    weight, statistics = matrix(8, 64), statistics_of(inputs(100, 64))
+    q = GPTQ().solve(weight, "int4-g32", statistics)
+    codes = q.format.symbols(q.parts, q.shape)["codes"]
+    given = (weight, q.parts, statistics.hessian, np.arange(64, dtype=np.uint32))
+    strided = np.asfortranarray(codes)
+    found, _ = q.format.choose(*given, codes=strided, passes=2)
+    np.testing.assert_array_equal(strided, codes)
+    np.testing.assert_array_equal(found, q.format.choose(*given, codes=codes, passes=2)[0])
+    for bad, text in ((codes[:4], r"uint8 \[4, 64\]"), (codes.astype(np.int64), "int64"), (codes + 16, "code")):
+        with pytest.raises(ValueError, match=text):
+            q.format.choose(*given, codes=bad, passes=1)
+
+
+def test_tensors_of_torch_are_solved_as_arrays_are():
+    torch = pytest.importorskip("torch")
+    weight, statistics = torch.randn(64, 16, generator=torch.Generator().manual_seed(0)).bfloat16().T, Statistics(64)
+    statistics.update(inputs(100, 64))
+    q = GPTQ().solve(weight, "int4-g32", statistics)
+    same = GPTQ().solve(weight.float().numpy(), "int4-g32", statistics)
+    assert q.dtype == "BF16"
+    np.testing.assert_array_equal(q.parts["codes"], same.parts["codes"])
 
 
 @pytest.mark.parametrize("solver", [GPTQ(clip="none"), CoordinateDescent(clip="none")])

@@ -10,6 +10,8 @@ from tersor.formats.quantized import DTYPES, array_of
 from tersor.lossless import elements_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
 __all__ = ["Statistics"]
@@ -50,12 +52,16 @@ class Statistics:
         if not found.shape or found.shape[-1] != self.columns:
             raise ValueError(f"x is {list(found.shape)}, [..., {self.columns}] is needed")
         rows = array_of(found).reshape(-1, self.columns)
-        pieces = [rows[first : first + _ROWS].astype(np.float32) for first in range(0, len(rows), _ROWS)]
-        for i, piece in enumerate(pieces):
+
+        def pieces() -> Iterator[NDArray[np.float32]]:
+            for first in range(0, len(rows), _ROWS):
+                yield rows[first : first + _ROWS].astype(np.float32, copy=False)
+
+        for i, piece in enumerate(pieces()):
             if not np.isfinite(piece).all():
                 row, column = np.argwhere(~np.isfinite(piece))[0]
                 raise ValueError(f"token {i * _ROWS + row} has {piece[row, column]} in column {column}")
         with np.errstate(over="ignore"):  # infinite moments are a solver's to refuse
-            for piece in pieces:
+            for piece in pieces():
                 self._sum += piece.T @ piece
         self.tokens += len(rows)

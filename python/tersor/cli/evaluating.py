@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,7 @@ def run(arguments: argparse.Namespace) -> int:
     from tersor.evaluate.language import score_language_model, tokens_of
     from tersor.transformers import load_for_evaluation
 
-    text = Path(arguments.text).read_text(encoding="utf-8")
+    text = _text(arguments.text)
     model, tokenizer = load_for_evaluation(arguments.model)
     reference = None if arguments.reference is None else load_for_evaluation(arguments.reference)[0]
     with ProgressLine(arguments.model, hidden=arguments.quiet or arguments.json) as progress:
@@ -37,19 +38,33 @@ def run(arguments: argparse.Namespace) -> int:
             threads=arguments.threads, progress=progress,
         )  # fmt: skip
     found = {name: value for name, value in dataclasses.asdict(score).items() if value is not None}
-    print(json.dumps(found) if arguments.json else _sentences(score))
+    print(json.dumps(_finite(found)) if arguments.json else _sentences(score))
     return 0
 
 
+def _finite(numbers: dict[str, float]) -> dict[str, float | None]:
+    """JSON has no infinity: null stands for it."""
+    return {name: value if math.isfinite(value) else None for name, value in numbers.items()}
+
+
+def _text(name: str) -> str:
+    data = Path(name).read_bytes()
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{name}: UTF-8 is needed, byte {error.start} is {data[error.start]:#04x}") from None
+
+
 def _sentences(score: LanguageScore) -> str:
-    lines = [
-        f"perplexity {score.perplexity:.4f} +- {score.perplexity_se:.4f} "
-        f"({score.tokens:,} tokens, {score.windows} windows)"
-    ]
+    def number(value: float | None, error: float | None, digits: int) -> str:
+        return f"{value:.{digits}f}" + ("" if error is None else f" +- {error:.{digits}f}")
+
+    shown = number(score.perplexity, score.perplexity_se, 4)
+    lines = [f"perplexity {shown} ({score.tokens:,} tokens, {score.windows} windows)"]
     if score.kl_mean is not None:
         lines += [
-            f"times the reference's {score.perplexity_ratio:.5f} +- {score.perplexity_ratio_se:.5f}",
-            f"divergence {score.kl_mean:.6f} +- {score.kl_se:.6f} nats a token, median {score.kl_median:.6f}, "
+            f"times the reference's {number(score.perplexity_ratio, score.perplexity_ratio_se, 5)}",
+            f"divergence {number(score.kl_mean, score.kl_se, 6)} nats a token, median {score.kl_median:.6f}, "
             f"99.9 % {score.kl_p999:.6f}",
             f"same likeliest token {100 * (score.same_top1 or 0):.2f} %",
         ]

@@ -23,14 +23,15 @@ class LanguageScore:
     """Means over all predicted tokens; standard errors are those of the means of windows, whose tokens depend on each
     other.
 
-    perplexity: exp of the mean of -log p(token). tokens: how many were predicted, in so many windows. Beside a
+    perplexity: exp of the mean of -log p(token), infinite beyond what floats hold. tokens: how many were predicted, in
+    so many windows; one window alone has no standard errors, they are None. Beside a
     reference, None without one: kl is the divergence of the model's prediction from the reference's, in nats a token,
     by its mean with its standard error, its median and its quantile of 99.9 %; same_top1 the share of tokens whose
     likeliest is the same; perplexity_ratio that of the two on the same tokens, with its paired standard error.
     """
 
     perplexity: float
-    perplexity_se: float
+    perplexity_se: float | None
     tokens: int
     windows: int
     kl_mean: float | None = None
@@ -63,12 +64,16 @@ def score_language_model(
     tokens: of the text, see tokens_of; windows of `length` follow each other, each predicts the token behind each of
     its own, and what fills no window is left out. limit: at most so many windows, the first. threads: of torch, from
     here on; 0 leaves them as they are. progress: called with windows done and windows in all.
-    Raises ValueError (a text of less than a window and a token; a token, or a reference, of another vocabulary).
+    Raises ValueError (a length or limit below 1; a text of less than a window and a token; predictions that are NaN; a
+    token, or a reference, of another vocabulary).
     """
     import torch
 
     if threads:
         torch.set_num_threads(threads)
+    for name, value in {"length": length, "limit": limit}.items():
+        if value is not None and value < 1:
+            raise ValueError(f"{name} is 1 or more, not {value}")
     windows = (len(tokens) - 1) // length
     if windows < 1:
         raise ValueError(f"the text has {len(tokens)} tokens, {length + 1} are needed for one window")
@@ -90,17 +95,19 @@ def score_language_model(
 
     losses = joined("loss")
     means = np.array([loss.mean() for loss in losses])
-    perplexity = math.exp(means.mean())
+    if np.isnan(means).any():
+        raise ValueError(f"window {int(np.isnan(means).argmax())} is predicted with NaN")
+    perplexity = _exp(means.mean())
     score: dict[str, Any] = {
         "perplexity": perplexity,
-        "perplexity_se": perplexity * _standard_error(means),
+        "perplexity_se": _standard_error(means, perplexity),
         "tokens": windows * length,
         "windows": windows,
     }
     if reference is not None:
         divergences = joined("divergence")
         apart = means - np.array([loss.mean() for loss in joined("reference_loss")])
-        ratio = math.exp(apart.mean())
+        ratio = _exp(apart.mean())
         score |= {
             "kl_mean": float(np.concatenate(divergences).mean()),
             "kl_se": _standard_error(np.array([one.mean() for one in divergences])),
@@ -108,7 +115,7 @@ def score_language_model(
             "kl_p999": float(np.quantile(np.concatenate(divergences), 0.999)),
             "same_top1": float(np.concatenate(joined("same")).mean()),
             "perplexity_ratio": ratio,
-            "perplexity_ratio_se": ratio * _standard_error(apart),
+            "perplexity_ratio_se": _standard_error(apart, ratio),
         }
     return LanguageScore(**score)
 
@@ -137,7 +144,7 @@ def _compared(given: Any, wanted: Any, targets: Any) -> Iterator[_Piece]:
         yield _Piece(
             loss,
             -theirs.gather(1, targets[some, None])[:, 0].numpy(),
-            (theirs.exp() * (theirs - ours)).sum(1).numpy(),
+            torch.where(theirs.exp() > 0, theirs.exp() * (theirs - ours), 0.0).sum(1).numpy(),
             (theirs.argmax(1) == ours.argmax(1)).numpy(),
         )
 
@@ -150,6 +157,11 @@ def _logits(model: Any, ids: Any) -> Any:
     return model(ids[None, :-1]).logits[0]
 
 
-def _standard_error(means: NDArray[np.float64]) -> float:
-    """Of the mean of independent numbers; infinite for one alone."""
-    return float(means.std(ddof=1) / math.sqrt(len(means))) if len(means) > 1 else math.inf
+def _exp(value: float) -> float:
+    with np.errstate(over="ignore"):
+        return float(np.exp(np.float64(value)))
+
+
+def _standard_error(means: NDArray[np.float64], factor: float = 1.0) -> float | None:
+    """`factor` times that of the mean of independent numbers; None for one alone."""
+    return factor * float(means.std(ddof=1) / math.sqrt(len(means))) if len(means) > 1 else None

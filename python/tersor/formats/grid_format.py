@@ -48,9 +48,10 @@ class GridFormat(Format):
         """Choose codes column by column for the scales that stand in `parts`, which is csrc/solve/column_loop.h.
 
         weight: [N, K]. factor: [K, K], how far an error of the column in place j moves the one in place k; order: [K],
-        the column in each place. codes: None to choose them anew with factors j < k, else uint8 [N, K], improved in
-        place by so many passes with all factors but j = k.
-        Returns codes, uint8 [N, K], and how many the last pass changed. Raises ValueError (what is not finite).
+        the column in each place. codes: None to choose them anew with factors j < k, else uint8 [N, K], from which so
+        many passes begin, with all factors but j = k.
+        Returns codes, a fresh uint8 [N, K], and how many the last pass changed. Raises ValueError (what is not finite,
+        a shape, a code that the format has not).
         """
         rows, columns = weight.shape
         found = elements_of(weight)
@@ -60,7 +61,9 @@ class GridFormat(Format):
                 f"[{columns}] are needed"
             )
         matrix, places = np.ascontiguousarray(factor, np.float32), np.ascontiguousarray(order, np.uint32)
-        out = np.empty((rows, columns), np.uint8) if codes is None else np.ascontiguousarray(codes)
+        if codes is not None and (codes.dtype != np.uint8 or codes.shape != weight.shape):
+            raise ValueError(f"codes are {codes.dtype} {list(codes.shape)}, uint8 {[rows, columns]} is needed")
+        out = np.empty((rows, columns), np.uint8) if codes is None else np.array(codes, order="C")
         changed = _core.grid_columns(
             self.to_dict(), found.dtype, rows, columns, found.address, found.nbytes, rows_of(parts),
             matrix.ctypes.data, places.ctypes.data, 0 if codes is None else max(1, passes), out.ctypes.data, threads,

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 class CoordinateDescent:
     """Cyclic coordinate descent on the layer's error, from GPTQ's codes. Behdin et al., QuantEase, arXiv:2309.01885.
 
-    No pass raises the error of the layer's outputs over the inputs of the statistics, so it is no worse than GPTQ's
-    with the same options. passes: at most; fewer where nothing changes any more. order, damping, clip: those of GPTQ.
+    No pass raises the error of the layer's outputs over the inputs of the statistics, of which damping is no part here
+    (but by what float32 rounds away), so that it is no worse than GPTQ with the same options. passes: at most; fewer
+    where nothing changes any more. order, damping, clip: those of GPTQ.
     """
 
     passes: int = 20
@@ -42,7 +43,7 @@ class CoordinateDescent:
         parts = problem.fmt.encode(problem.weight, clip=self.clip, seed=0, threads=threads)
         codes = feedback_codes(problem, parts, threads)
         factor = (problem.hessian / np.diag(problem.hessian)).astype(np.float32, copy=False)
-        problem.fmt.choose(
+        codes, _ = problem.fmt.choose(
             problem.weight, parts, factor, problem.order, codes=codes, passes=self.passes, threads=threads
         )
         return problem.stored(parts, codes, threads)

@@ -44,8 +44,8 @@ class Solver(Protocol):
 class Problem:
     """A matrix, a grid for it and the statistics that it was chosen for, columns in the order of solving.
 
-    weight: [N, K]. hessian: [K, K] float32, damped, rows and columns in `order`; a column that no input reaches has a
-    row of its own. factor: [K, K], R of hessian = R R^T, R upper triangular.
+    weight: [N, K]. hessian: [K, K] float32, rows and columns in `order`, with a positive number on the diagonal of a
+    column that no input reaches. factor: [K, K], R of the damped hessian = R R^T, R upper triangular.
     """
 
     fmt: GridFormat
@@ -71,7 +71,11 @@ class Problem:
             raise ValueError("the statistics are not finite: inputs are too large for float32")
         places = _order(hessian, order)
         hessian = hessian[np.ix_(places, places)]
-        return cls(grid, matrix, places.astype(np.uint32), hessian, _damped_factor(hessian, damping))
+        diagonal = np.einsum("ii->i", hessian)
+        mean = float(diagonal.mean(dtype=np.float64)) or 1.0
+        diagonal[diagonal <= 0] = mean
+        factor = _damped_factor(hessian.copy(), damping, mean)
+        return cls(grid, matrix, places.astype(np.uint32), hessian, factor)
 
     def stored(self, parts: Parts, codes: NDArray[np.uint8], threads: int) -> QuantizedTensor:
         """The quantized tensor with these codes, its error measured."""
@@ -92,14 +96,12 @@ def _order(hessian: NDArray[np.float32], order: str) -> NDArray[np.intp]:
     return np.argsort(-np.diag(hessian), kind="stable")
 
 
-def _damped_factor(hessian: NDArray[np.float32], damping: float) -> NDArray[np.float32]:
-    """R; the hessian's diagonal grows in place, tenfold as often as it takes until there is one."""
+def _damped_factor(hessian: NDArray[np.float32], damping: float, mean: float) -> NDArray[np.float32]:
+    """R; the diagonal grows in place, by a share of `mean` that is ten times as large until there is a factor."""
     diagonal = np.einsum("ii->i", hessian)
     before = diagonal.copy()
-    mean = float(before.mean(dtype=np.float64)) or 1.0
     for share in (damping, *(max(damping, 1e-6) * 10.0**i for i in range(1, 8))):
         diagonal[:] = before + np.float32(share * mean)
-        diagonal[diagonal <= 0] = mean  # no input reaches it: any positive number, it moves nothing
         try:  # of the matrix turned round, whose lower triangle turned back is an upper one
             return np.ascontiguousarray(np.linalg.cholesky(hessian[::-1, ::-1])[::-1, ::-1])
         except np.linalg.LinAlgError:

@@ -1,6 +1,7 @@
+// Equals move_columns_scalar.cpp bit for bit.
 #include <immintrin.h>
 
-#include "solve/column_loop.h"
+#include "solve/move_columns.h"
 
 namespace tersor::solve {
 namespace {

@@ -1,6 +1,7 @@
+// Equals move_columns_scalar.cpp bit for bit.
 #include <immintrin.h>
 
-#include "solve/column_loop.h"
+#include "solve/move_columns.h"
 
 namespace tersor::solve {
 
@@ -13,7 +14,6 @@ void move_columns_avx512(const float* errors, const float* factor, size_t count,
     high[c] = _mm512_loadu_ps(moved + c * kLoopRows + 16);
   }
   for (size_t j = 0; j < count; ++j, errors += kLoopRows, factor += kLoopColumns) {
-    _mm_prefetch(reinterpret_cast<const char*>(factor + 128 * kLoopColumns), _MM_HINT_T1);
     const __m512 first = _mm512_loadu_ps(errors), second = _mm512_loadu_ps(errors + 16);
 #pragma GCC unroll 8
     for (size_t c = 0; c < kLoopColumns; ++c) {

@@ -1,6 +1,7 @@
+// The reference.
 #include <cmath>
 
-#include "solve/column_loop.h"
+#include "solve/move_columns.h"
 
 namespace tersor::solve {
 
