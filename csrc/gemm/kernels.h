@@ -47,7 +47,7 @@ struct TileGroups {
   Numbers scales, zeros, minimums;  // zeros are bytes, minimums of the scales' kind
 
   // Memory's prefetchers follow what is loaded in order, and lose a stream that skips: a tile begins by loading its
-  // numbers, which lie before its codes; a prefetch of them would not do. kBytesAhead: how far before its codes a
+  // numbers, which lie before a grid's codes; to prefetch them would not do. kBytesAhead: how far before its codes a
   // kernel prefetches; 0: it does not. Inlined everywhere, because files of several levels include this.
   template <int kBytesAhead>
   [[gnu::always_inline]] inline void load_numbers() const noexcept {

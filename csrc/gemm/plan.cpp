@@ -134,7 +134,8 @@ void Plan::integers(const Span& span) const {
   if (reads && (span.end - span.first < kPanelTokens || (bits == 4 && !t.lookup)))
     return whole_tiles(t, span, kernel.integer_tile);
   t.panel = true;
-  each_tile(span, [&](const Span& one) { reads&& bits == 8 ? byte_panels(t, one) : integer_panels(t, one); });
+  const bool bytes = reads && bits == 8;
+  each_tile(span, [&](const Span& one) { bytes ? byte_panels(t, one) : integer_panels(t, one); });
 }
 
 // Bytes are read as they lie, but by panels, so that they stay in the nearest cache for all tokens.
