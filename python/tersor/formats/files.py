@@ -58,32 +58,11 @@ def save_file(
         if not isinstance(tensor, QuantizedTensor):
             arrays[name] = tensor
             continue
-        parts = tensor.format.symbols(tensor.parts, tensor.shape) if symbols else tensor.parts
-        placed = {part: place(f"{name}.{part}", array, _key(tensor, part, array)) for part, array in parts.items()}
-
-        def of_recorded(what: str, some: tuple[Recorded, ...], name: str = name) -> list[dict[str, Any]]:
-            return [
-                {
-                    **one.to_dict(),
-                    "kind": one.kind,
-                    "parts": {
-                        part: place(f"{name}.{what}{i}.{part}", array, id(array)) for part, array in one.parts().items()
-                    },
-                }
-                for i, one in enumerate(some)
-            ]
-
-        document[name] = {
-            "format": tensor.format.to_dict(),
-            "shape": list(tensor.shape),
-            "dtype": tensor.dtype,
-            "codes": "symbols" if symbols else "packed",
-            "activations": tensor.activations,
-            "errors": dict(tensor.errors),
-            "parts": placed,
-            "transforms": of_recorded("transform", tensor.transforms),
-            "side_terms": of_recorded("side_term", tensor.side_terms),
-        }
+        own = tensor.arrays()
+        if symbols:
+            own |= tensor.format.symbols(tensor.parts, tensor.shape)
+        placed = {part: place(f"{name}.{part}", array, _key(tensor, part, array)) for part, array in own.items()}
+        document[name] = row_of(tensor, placed, symbols=symbols)
     texts = {**(metadata or {}), KEY: json.dumps({"version": VERSION, "tensors": document}, separators=(",", ":"))}
     if symbols:
         checkpoint.save_file({name: elements_of(array) for name, array in arrays.items()}, path, texts, None, level, 0)
@@ -110,7 +89,7 @@ def load_file(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     used: set[str] = set()
     for name, row in _document(metadata[KEY]).items():
         try:
-            found[name], names = _tensor(row, arrays)
+            found[name], names = tensor_of_row(row, arrays)
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             told = f"no array is named {error}" if isinstance(error, KeyError) else str(error)
             raise _core.FormatError(f"tensor {name!r}: {told}") from None
@@ -128,6 +107,28 @@ def total_nbytes(tensors: Mapping[str, Tensor]) -> int:
             for one in (*tensor.transforms, *tensor.side_terms):
                 arrays.update({id(array): array for array in one.parts().values()})
     return sum(array.nbytes for array in arrays.values())
+
+
+def row_of(tensor: QuantizedTensor, placed: Mapping[str, str], *, symbols: bool) -> dict[str, Any]:
+    """What a file says of a tensor, fit for JSON. placed: names of tensor.arrays() -> the arrays' names in the file."""
+
+    def of_recorded(what: str, some: tuple[Recorded, ...]) -> list[dict[str, Any]]:
+        return [
+            {**one.to_dict(), "kind": one.kind, "parts": {part: placed[f"{what}{i}.{part}"] for part in one.parts()}}
+            for i, one in enumerate(some)
+        ]
+
+    return {
+        "format": tensor.format.to_dict(),
+        "shape": list(tensor.shape),
+        "dtype": tensor.dtype,
+        "codes": "symbols" if symbols else "packed",
+        "activations": tensor.activations,
+        "errors": dict(tensor.errors),
+        "parts": {part: placed[part] for part in tensor.parts},
+        "transforms": of_recorded("transform", tensor.transforms),
+        "side_terms": of_recorded("side_term", tensor.side_terms),
+    }
 
 
 def _is_tsr(path: str | os.PathLike[str]) -> bool:
@@ -157,8 +158,11 @@ def _document(text: str) -> dict[str, Any]:
     return rows
 
 
-def _tensor(row: Any, arrays: Mapping[str, NDArray[Any]]) -> tuple[QuantizedTensor, set[str]]:
-    """The tensor, and the names of the arrays that it is made of."""
+def tensor_of_row(row: Any, arrays: Mapping[str, NDArray[Any]]) -> tuple[QuantizedTensor, set[str]]:
+    """The tensor of which row_of told, and the names of the arrays that it is made of.
+
+    Raises FormatError, ValueError, KeyError, TypeError, AttributeError and OverflowError for a row that nobody wrote.
+    """
     shape = row["shape"]
     if not (isinstance(shape, list) and len(shape) == 2 and all(type(n) is int and 0 < n < 1 << 40 for n in shape)):
         raise ValueError(f"the shape of a quantized matrix is [N, K], not {shape!r}")

@@ -71,13 +71,20 @@ class QuantizedTensor:
     @property
     def nbytes(self) -> int:
         """Every byte stored: packed codes, scales, codebooks, transforms and side terms."""
-        recorded = [array for one in (*self.transforms, *self.side_terms) for array in one.parts().values()]
-        return sum(array.nbytes for array in (*self.parts.values(), *recorded))
+        return sum(array.nbytes for array in self.arrays().values())
 
     @property
     def bits_per_weight(self) -> float:
         """8 * nbytes / (N * K)."""
         return 8 * self.nbytes / math.prod(self.shape)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Every stored array: parts by their names, those of transforms and side terms as "transform0.scales"."""
+        found = dict(self.parts)
+        for what, some in ("transform", self.transforms), ("side_term", self.side_terms):
+            for i, one in enumerate(some):
+                found |= {f"{what}{i}.{part}": array for part, array in one.parts().items()}
+        return found
 
     def dequantize(self, dtype: DTypeLike | None = None, *, threads: int = 0) -> NDArray[Any]:
         """The matrix [N, K], a fresh array. dtype: None for the tensor's own; others are rounded to from float32."""

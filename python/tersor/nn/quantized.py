@@ -71,12 +71,7 @@ class PackedWeight:
         shown = {name: reference() for name, reference in self._shown.items()}
         if shown and all(tensor is not None for tensor in shown.values()):
             return {name: tensor for name, tensor in shown.items() if tensor is not None}
-        tensor = self.quantized()
-        arrays = dict(tensor.parts)
-        for what, some in ("transform", tensor.transforms), ("side_term", tensor.side_terms):
-            for i, one in enumerate(some):
-                arrays |= {f"{what}{i}.{part}": array for part, array in one.parts().items()}
-        made = {name: _tensor_of(array) for name, array in arrays.items()}
+        made = {name: _tensor_of(array) for name, array in self.quantized().arrays().items()}
         self._shown = {name: weakref.ref(one) for name, one in made.items()}
         return made
 
