@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -13,10 +13,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
+    from typing_extensions import Self
 
 __all__ = ["Statistics"]
 
 _ROWS = 4096  # of x in float32 at once
+
+
+class Transform(Protocol):
+    """What inputs go through where a matrix is stored transformed: formats.Hadamard, ChannelScales, Permutation."""
+
+    def inputs(self, x: NDArray[np.float32]) -> NDArray[np.float32]: ...
 
 
 class Statistics:
@@ -30,6 +37,24 @@ class Statistics:
             raise ValueError(f"columns are 1 or more, not {columns}")
         self.tokens = 0
         self._sum = np.zeros((columns, columns), np.float32)
+
+    @classmethod
+    def of(cls, hessian: NDArray[Any], tokens: int) -> Self:
+        """The statistics of so many tokens, of which `hessian`, [K, K], is known. Raises ValueError (shape, tokens)."""
+        if hessian.ndim != 2 or hessian.shape[0] != hessian.shape[1]:
+            raise ValueError(f"a hessian is [K, K], not {list(hessian.shape)}")
+        if tokens < 0:
+            raise ValueError(f"tokens are 0 or more, not {tokens}")
+        made = cls(len(hessian))
+        made.tokens = tokens
+        made._sum = hessian.astype(np.float32) * np.float32(max(1, tokens))
+        return made
+
+    def transformed(self, transform: Transform) -> Self:
+        """The statistics of transform.inputs(x) instead of x. H becomes M^T H M where inputs(x) is x M."""
+        once = transform.inputs(self.hessian)
+        twice = transform.inputs(np.ascontiguousarray(once.T))
+        return type(self).of((twice + twice.T) / 2, self.tokens)  # rounding leaves it a little unsymmetric
 
     @property
     def columns(self) -> int:

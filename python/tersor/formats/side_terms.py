@@ -165,15 +165,26 @@ class LowRank:
         matrix = _matrix(residual)
         if not 1 <= rank <= min(matrix.shape):
             raise ValueError(f"rank {rank}, 1..{min(matrix.shape)} are possible for {list(matrix.shape)}")
-        if dtype not in ("fp16", "bf16", "int8"):
-            raise ValueError(f'a low-rank term is "fp16", "bf16" or "int8", not {dtype!r}')
         left, singular, right = np.linalg.svd(matrix, full_matrices=False)
         root = np.sqrt(singular[:rank])
-        u, v = left[:, :rank] * root, right[:rank] * root[:, None]
+        return cls.of_factors(left[:, :rank] * root, right[:rank] * root[:, None], dtype=dtype)
+
+    @classmethod
+    def of_factors(cls, u: NDArray[Any], v: NDArray[Any], *, dtype: str = "fp16") -> LowRank:
+        """Round the factors u [N, R] and v [R, K] to "fp16", "bf16" or "int8", which scales each of the R pairs.
+
+        Raises ValueError (shapes, dtype, what is not finite).
+        """
+        if dtype not in ("fp16", "bf16", "int8"):
+            raise ValueError(f'a low-rank term is "fp16", "bf16" or "int8", not {dtype!r}')
+        left, right = _matrix(u), _matrix(v)
+        if left.shape[1] != right.shape[0]:
+            raise ValueError(f"factors are {list(left.shape)} and {list(right.shape)}, [N, R] and [R, K] are needed")
+        shape = (left.shape[0], right.shape[1])
         if dtype != "int8":
-            return cls(matrix.shape, _rounded(u, dtype), _rounded(v, dtype))
-        u_scales, v_scales = _rounded(np.abs(u).max(0) / 127, "fp16"), _rounded(np.abs(v).max(1) / 127, "fp16")
-        return cls(matrix.shape, _codes(u, u_scales), _codes(v, v_scales[:, None]), u_scales, v_scales)
+            return cls(shape, _rounded(left, dtype), _rounded(right, dtype))
+        u_scales, v_scales = _rounded(np.abs(left).max(0) / 127, "fp16"), _rounded(np.abs(right).max(1) / 127, "fp16")
+        return cls(shape, _codes(left, u_scales), _codes(right, v_scales[:, None]), u_scales, v_scales)
 
     def to_dict(self) -> dict[str, Any]:
         return {}
