@@ -40,10 +40,13 @@ def parser() -> argparse.ArgumentParser:
     """The whole command line."""
     from tersor import __version__, _core
     from tersor.bench import command as measuring
-    from tersor.cli import commands, completion, evaluating
+    from tersor.cli import commands, completion, evaluating, quantizing
 
     top = argparse.ArgumentParser(
-        prog="tersor", description="Exact compression of checkpoints and tensors.", epilog=EPILOG, allow_abbrev=False
+        prog="tersor",
+        description="Terse tensors: exact compression of checkpoints, and models in few bits.",
+        epilog=EPILOG,
+        allow_abbrev=False,
     )
     top.add_argument("-V", "--version", action="version", version=f"tersor {__version__}")
     top.add_argument(
@@ -81,6 +84,9 @@ def parser() -> argparse.ArgumentParser:
     info = command("info", "list what .tsr files hold; decodes nothing")
     info.add_argument("files", nargs="+", metavar="IN", help="a .tsr file")
     _add_json(info)
+    quantize = command("quantize", "store a model's matrices in few bits")
+    quantizing.add_arguments(quantize)
+    _add_habits(quantize)
     evaluate = command("eval", "measure how well a language model predicts a text")
     evaluating.add_arguments(evaluate)
     _add_habits(evaluate)

@@ -62,15 +62,26 @@ def bench(arguments: argparse.Namespace) -> int:
     return code
 
 
+def quantize(arguments: argparse.Namespace) -> int:
+    """tersor.cli.quantizing's."""
+    from tersor.cli import quantizing
+
+    return _reported(arguments, quantizing.run)
+
+
 def evaluate(arguments: argparse.Namespace) -> int:
     """tersor.cli.evaluating's."""
     from tersor.cli import evaluating
 
+    return _reported(arguments, evaluating.run)
+
+
+def _reported(arguments: argparse.Namespace, run: Callable[[argparse.Namespace], int]) -> int:
+    """What a command over a model returns; its errors are one line."""
     try:
-        code: int = evaluating.run(arguments)
-    except (OSError, ValueError, ImportError, FormatError) as error:
+        return run(arguments)
+    except (OSError, ValueError, TypeError, ImportError, FormatError) as error:
         return _report(str(getattr(error, "filename", None) or arguments.model), error)
-    return code
 
 
 def _whole_files(arguments: argparse.Namespace, work: Callable[[str, argparse.Namespace], Row]) -> int:

@@ -6,10 +6,10 @@ import argparse
 import dataclasses
 import json
 import math
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tersor.cli.progress import ProgressLine
+from tersor.cli.text import read_text
 
 if TYPE_CHECKING:
     from tersor.evaluate.language import LanguageScore
@@ -29,7 +29,7 @@ def run(arguments: argparse.Namespace) -> int:
     from tersor.evaluate.language import score_language_model, tokens_of
     from tersor.transformers import load_for_evaluation
 
-    text = _text(arguments.text)
+    text = read_text(arguments.text)
     model, tokenizer = load_for_evaluation(arguments.model)
     reference = None if arguments.reference is None else load_for_evaluation(arguments.reference)[0]
     with ProgressLine(arguments.model, hidden=arguments.quiet or arguments.json) as progress:
@@ -45,14 +45,6 @@ def run(arguments: argparse.Namespace) -> int:
 def _finite(numbers: dict[str, float]) -> dict[str, float | None]:
     """JSON has no infinity: null stands for it."""
     return {name: value if math.isfinite(value) else None for name, value in numbers.items()}
-
-
-def _text(name: str) -> str:
-    data = Path(name).read_bytes()
-    try:
-        return data.decode()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{name}: UTF-8 is needed, byte {error.start} is {data[error.start]:#04x}") from None
 
 
 def _sentences(score: LanguageScore) -> str:

@@ -1,6 +1,8 @@
-"""How amounts and names are written for people."""
+"""How amounts and names are written for people, and texts are read."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 
 def amount(count: int) -> str:
@@ -16,3 +18,12 @@ def amount(count: int) -> str:
 def printable(name: str) -> str:
     """A name as a terminal may show it: control characters of a hostile file are escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
+
+
+def read_text(name: str) -> str:
+    """A file's text. Raises OSError, ValueError (no UTF-8: where)."""
+    data = Path(name).read_bytes()
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{name}: UTF-8 is needed, byte {error.start} is {data[error.start]:#04x}") from None

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["LanguageScore", "score_language_model", "tokens_of"]
+__all__ = ["LanguageScore", "mean_divergence", "score_language_model", "tokens_of"]
 
 _ROWS = 64  # of logits in float64 at once
 
@@ -118,6 +118,22 @@ def score_language_model(
             "perplexity_ratio_se": _standard_error(apart, ratio),
         }
     return LanguageScore(**score)
+
+
+def mean_divergence(given: Any, wanted: Any, ids: NDArray[np.int64]) -> tuple[float, float, float]:
+    """Of one window: the divergence of a model's predictions from the reference's, and both their losses, in nats.
+
+    given, wanted: logits [length, vocabulary] of the token behind each of ids [length]; the last has none and is left
+    out.
+    """
+    import torch
+
+    pieces = list(_compared(given[:-1], wanted[:-1], torch.as_tensor(ids)[1:]))
+    kl, ours, theirs = (
+        float(np.concatenate([getattr(piece, name) for piece in pieces]).mean())
+        for name in ("divergence", "loss", "reference_loss")
+    )
+    return kl, ours, theirs
 
 
 class _Piece(NamedTuple):

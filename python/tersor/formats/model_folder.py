@@ -73,7 +73,7 @@ class ModelFolder:
             readers = [stack.enter_context(Reader(file)) for file in self.files]
             self._open = stack.pop_all()
         self._at = {name: reader for reader in readers for name in reader.shapes}
-        hidden = _array_names(self.rows)
+        hidden = array_names(self.rows)
         self._plain = [name for name in self._at if name not in hidden]
 
     def __enter__(self) -> Self:
@@ -153,8 +153,12 @@ def marked(name: str, module: str) -> str:
     return name.rpartition(".")[0] if module == "expert" else name
 
 
-def stem(name: str) -> str:
+def stem(name: str, module: str = "") -> str:
     """How the parts of a parameter's matrix begin: as those of tersor.nn's layer do in its state_dict."""
+    if module == "expert":
+        rest, _, number = name.rpartition(".")
+        path, _, parameter = rest.rpartition(".")
+        return f"{path}.{number}.{parameter}"
     return name.removesuffix(".weight")
 
 
@@ -186,7 +190,7 @@ class ModelWriter:
                 continue  # an alias in the model as well, which no file has
             elif isinstance(tensor, QuantizedTensor):
                 own = tensor.arrays()
-                placed = {part: f"{stem(name)}.{part}" for part in own}
+                placed = {part: f"{stem(name, entry.module)}.{part}" for part in own}
                 arrays |= {placed[part]: array for part, array in own.items()}
                 rows[name] = {"module": entry.module, **row_of(tensor, placed, symbols=False)}
             else:
@@ -202,12 +206,18 @@ class ModelWriter:
         """What write_part was given: tensors that are not tied, and notes. Raises FormatError, OSError."""
         with Reader(self._file(number)) as reader:
             rows = json.loads(reader.metadata["rows"])
-            hidden = _array_names(rows)
+            hidden = array_names(rows)
             found: dict[str, Any] = {name: reader.read(name) for name in reader.shapes if name not in hidden}
             for name, row in rows.items():
                 if not row.get("tied_to"):
                     found[name] = _tensor(row, name, reader.read, self._file(number))
             return found, json.loads(reader.metadata["notes"])
+
+    def notes(self, number: int) -> dict[str, Any]:
+        """What write_part was given beside the tensors. Raises FormatError, OSError."""
+        with Reader(self._file(number)) as reader:
+            found: dict[str, Any] = json.loads(reader.metadata["notes"])
+            return found
 
     def finish(self, config: Mapping[str, Any], quantization: Mapping[str, Any] | None = None) -> None:
         """Write the model's files and take the parts away. quantization: further members of quantization_config."""
@@ -239,7 +249,7 @@ class ModelWriter:
 
     def _shards(self, readers: list[Reader], rows: Mapping[str, Any]) -> Iterator[dict[str, Reader]]:
         """The arrays of each file: in the order of parts, those of a matrix together."""
-        home = {place: name for name, row in rows.items() for place in _places(row)}
+        home = {place: name for name, row in rows.items() for place in places_of(row)}
         shard: dict[str, Reader] = {}
         size = 0
         for reader in readers:
@@ -258,29 +268,30 @@ class ModelWriter:
 
 def _tensor(row: Mapping[str, Any], name: str, read: Callable[[str], NDArray[Any]], where: Path) -> QuantizedTensor:
     try:
-        return tensor_of_row(row, {place: read(place) for place in _places(row)})[0]
+        return tensor_of_row(row, {place: read(place) for place in places_of(row)})[0]
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         told = f"no array is named {error}" if isinstance(error, KeyError) else str(error)
         raise _core.FormatError(f"{where}: {name}: {told}") from None
 
 
-def _array_names(rows: Mapping[str, Any]) -> set[str]:
+def array_names(rows: Mapping[str, Any]) -> set[str]:
     """Arrays that are part of a quantized matrix, or mark its parameter."""
-    return {place for row in rows.values() for place in _places(row)} | {
+    return {place for row in rows.values() for place in places_of(row)} | {
         marked(name, row["module"]) for name, row in rows.items() if not row.get("tied_to")
     }
 
 
-def _places(row: Mapping[str, Any]) -> list[str]:
+def places_of(row: Mapping[str, Any]) -> list[str]:
+    """The names of a matrix's arrays."""
     recorded = [*row.get("transforms", ()), *row.get("side_terms", ())]
     return [place for one in (row, *recorded) for place in one.get("parts", {}).values()]
 
 
 def _write_shard(path: Path, arrays: Mapping[str, Reader], rows: Mapping[str, Any]) -> None:
     here = {
-        stem(name): {key: value for key, value in row.items() if key != "module"}
+        stem(name, row["module"]): {key: value for key, value in row.items() if key != "module"}
         for name, row in rows.items()
-        if (places := _places(row)) and all(place in arrays for place in places)
+        if (places := places_of(row)) and all(place in arrays for place in places)
     }
     texts = {"format": "pt"}  # transformers asks for it
     if here:

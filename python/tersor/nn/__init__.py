@@ -9,6 +9,7 @@ except ImportError as error:
 
 from tersor.nn.convert import ConvertedLayer, convert_
 from tersor.nn.exact import ExactBytes, ExactEmbedding, ExactLinear, compress_exact_, exact_bytes
+from tersor.nn.experts import QuantExperts
 from tersor.nn.quantized import PackedWeight, QuantEmbedding, QuantLinear
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "ExactLinear",
     "PackedWeight",
     "QuantEmbedding",
+    "QuantExperts",
     "QuantLinear",
     "compress_exact_",
     "convert_",

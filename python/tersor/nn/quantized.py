@@ -71,13 +71,13 @@ class PackedWeight:
         shown = {name: reference() for name, reference in self._shown.items()}
         if shown and all(tensor is not None for tensor in shown.values()):
             return {name: tensor for name, tensor in shown.items() if tensor is not None}
-        made = {name: _tensor_of(array) for name, array in self.quantized().arrays().items()}
+        made = {name: tensor_of_array(array) for name, array in self.quantized().arrays().items()}
         self._shown = {name: weakref.ref(one) for name, one in made.items()}
         return made
 
     def load(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Take what `tensors` gave. Raises FormatError, ValueError and TypeError for arrays of another matrix."""
-        arrays = {name: _array_of(tensor) for name, tensor in tensors.items()}
+        arrays = {name: array_of_tensor(tensor) for name, tensor in tensors.items()}
         parts = {name: array for name, array in arrays.items() if "." not in name}
 
         def recorded(what: str, some: tuple[Recorded, ...], kinds: Mapping[str, str]) -> tuple[Recorded, ...]:
@@ -114,14 +114,15 @@ def _is_remade(tensor: QuantizedTensor, name: str) -> bool:
     return name == "codes" and isinstance(tensor.format, GridFormat)
 
 
-def _tensor_of(array: Any) -> torch.Tensor:
-    """A tensor of its own memory."""
+def tensor_of_array(array: Any) -> torch.Tensor:
+    """A NumPy array as a tensor of its own memory."""
     name = next(name for name, dtype in NUMPY_DTYPES.items() if dtype == array.dtype)
     bits = np.array(array, order="C").reshape(-1).view(np.uint8)
     return torch.from_numpy(bits).view(tersor.torch._DTYPES[name]).reshape(array.shape)
 
 
-def _array_of(tensor: torch.Tensor) -> Any:
+def array_of_tensor(tensor: torch.Tensor) -> Any:
+    """The same as NumPy has it, over the same memory where it is contiguous."""
     name = tersor.torch._NAMES[tensor.dtype]
     bits = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
     return bits.view(NUMPY_DTYPES[name]).reshape(tuple(tensor.shape))

@@ -1,7 +1,8 @@
-"""Models of transformers from folders of `.tsr` files. Needs transformers >= 5 and PyTorch >= 2.10.
+"""Models of transformers: from folders of `.tsr` files, and in few bits. Needs transformers >= 5 and PyTorch >= 2.10.
 
-transformers has no hook for a file format of weights (its quantizers say how a layer computes, not where its bytes
-lie), so the weights are decoded first and handed to its own `from_pretrained`.
+With this module imported, transformers' own `from_pretrained` loads what `tersor quantize` wrote: docs/model_folder.md.
+It has no hook for a file format of weights (its quantizers say how a layer computes, not where its bytes lie), so those
+of `.tsr` files are decoded first and handed to its `from_pretrained`.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ except ImportError as error:
 
 import tersor.torch
 from tersor._core import FormatError
+from tersor.transformers.quantizer import TersorConfig, TersorQuantizer, folder_is_quantized
 
-__all__ = ["from_pretrained", "load_for_evaluation"]
+__all__ = ["TersorConfig", "TersorQuantizer", "from_pretrained", "load_for_evaluation"]
 
 _WHOLE = ("model.tsr", "model.safetensors.tsr")
 _INDEX = ("model.tsr.index.json", "model.safetensors.index.json", "model.safetensors.tsr.index.json")
@@ -31,19 +33,21 @@ _INDEX = ("model.tsr.index.json", "model.safetensors.index.json", "model.safeten
 def from_pretrained(
     folder: str | os.PathLike[str], model_class: Any = None, *, dtype: torch.dtype | str = "auto"
 ) -> Any:
-    """Load a model from a folder with config.json and its weights as .tsr, in evaluation mode, on the CPU.
+    """Load a model from a folder with config.json and its weights as .tsr or in few bits, for evaluation, on the CPU.
 
     folder: holds model.tsr or model.safetensors.tsr, or an index of transformers' with its shards; a shard that the
     index calls X.safetensors may be X.safetensors.tsr or X.tsr. Tokenizers are loaded from there as ever.
     model_class: a class of transformers, an Auto class too; None for the one that config.json names.
     dtype: "auto" for the checkpoint's own, or what transformers' `dtype` takes.
-    Returns the model: the same parameters and logits, bit for bit, as from the .safetensors files.
+    Returns the model; one of .tsr files has the same parameters and logits, bit for bit, as from .safetensors files.
     Raises FileNotFoundError (no weights; a shard), FormatError (damaged; tensors missing), ValueError (no class),
     OSError.
     """
     here = Path(folder)
     config = transformers.AutoConfig.from_pretrained(here)
     found = _class_for(config, model_class, here)
+    if folder_is_quantized(here):
+        return found.from_pretrained(here, dtype=dtype)
     state = _weights(here)
     model = found.from_pretrained(None, config=config, state_dict=state, dtype=dtype)
     if model.can_generate() and (here / "generation_config.json").is_file():

@@ -1,0 +1,328 @@
+"""The run over a model: block after block is read, solved, written and dropped. Page: docs/quantize.md."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+import tersor
+from tersor.evaluate.language import mean_divergence
+from tersor.formats.format import parse
+from tersor.formats.model_folder import Entry, ModelWriter
+from tersor.formats.quantized import QuantizedTensor
+from tersor.nn.blocks import Layer, layers_of, matrix_of
+from tersor.nn.calibration import HiddenStates, Taps, Workers
+from tersor.nn.quantized import tensor_of_array
+from tersor.nn.stages import Source, Stage, Stages
+from tersor.weights import LayerRecipe, Recipe
+
+CHECKED = 8  # windows that no solver sees, on which the whole model's loss is measured
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerResult:
+    """What became of a matrix.
+
+    error: of weights, ||W' - W|| / ||W||. output_error: the same of what the layer gives, on the calibration; 0 where
+    nothing was known of its inputs. tokens: that it was calibrated with. reason: why it stays dense, or was not
+    calibrated.
+    """
+
+    name: str
+    format: str
+    bytes: int
+    bits_per_weight: float
+    error: float = 0.0
+    output_error: float = 0.0
+    tokens: int = 0
+    tied_to: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loss:
+    """Of the quantized model beside the dense one, on windows of the calibration text that no solver has seen.
+
+    Of a language model the mean divergence of its predictions in nats a token, and both perplexities; of an encoder the
+    mean cosine of what it makes of each token.
+    """
+
+    windows: int
+    kl_mean: float | None = None
+    perplexity: float | None = None
+    perplexity_dense: float | None = None
+    cosine: float | None = None
+
+
+class Run:
+    """One model quantized into one folder.
+
+    model: of transformers, parameters on meta, buffers in memory, evaluation mode. source: its weights. windows: int64
+    [count, length], the last CHECKED of which measure the loss; count 0 where no solver needs statistics. note: what
+    else decides the result, fit for JSON; a run that goes on (writer has parts) must have the same.
+    progress: called with what became of each layer, how many are done and how many there are.
+    Raises ValueError (a part of another run; a recipe that needs text).
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        source: Source,
+        windows: np.ndarray[Any, Any],
+        recipe: Recipe,
+        writer: ModelWriter,
+        *,
+        note: Mapping[str, Any],
+        threads: int = 0,
+        progress: Callable[[LayerResult, int, int], None] | None = None,
+    ) -> None:
+        self._model, self._source, self._recipe, self._writer = model, source, recipe, writer
+        self._windows = torch.from_numpy(np.asarray(windows, np.int64))
+        self._note, self._progress = {**note, "recipe": recipe.dump(), "tersor": tersor.__version__}, progress
+        self._threads = threads or tersor.get_num_threads()
+        self._layers = layers_of(model)
+        head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+        self._head = next((path for path, module in model.named_modules() if module is head and head is not None), "")
+        self._done: list[LayerResult] = []
+
+    def go(self) -> tuple[list[LayerResult], Loss | None]:
+        """Quantize, and write all parts; `writer.finish` is the caller's."""
+        require_same_run(self._writer, self._note)
+        workers = Workers(self._threads)
+        count = len(self._windows)
+        enough = count >= self._recipe.samples + CHECKED
+        checked = min(CHECKED, count if enough else max(1, count // 4), max(0, count - 1))
+        calibrated = count - checked
+        self._hidden = HiddenStates(calibrated, self._writer.parts / "hidden.bin")
+        try:
+            self._stages = Stages(self._model, self._source, self._windows)
+            for i in range(calibrated):
+                self._hidden[i] = self._stages.first_input(i)
+            self._dense = [self._stages.first_input(calibrated + i) for i in range(checked)]
+            self._quantized = list(self._dense)
+            self._outside()
+            self._stages.drop_outside()
+            for i, stage in enumerate(self._stages.stages):
+                stage.load(self._source)
+                self._stage(i + 1, stage, workers)
+                stage.drop()
+            if not checked:
+                return self._done, None
+            self._stages.load_outside()
+            return self._done, self._loss(calibrated)
+        finally:
+            workers.close()
+            self._hidden.close()
+
+    def _outside(self) -> None:
+        """Part 0: what no block has. Embeddings and head are rounded where the recipe says so."""
+        if self._writer.has_part(0):
+            self._report(self._writer.notes(0)["results"])
+            return
+        entries = {name: Entry(tensor=self._source.array(name)) for name in self._stages.outside}
+        results = []
+        for layer in self._layers:
+            if self._stages.has(layer.name):
+                continue
+            recipe = self._recipe_of(layer)
+            if isinstance(recipe, str):
+                results.append(_dense(layer, recipe, entries))
+            elif layer.tied_to:
+                entries[layer.name] = Entry(tensor=None, module=layer.module, tied_to=layer.tied_to)
+                results.append(_tied(layer))
+            else:
+                tensor = recipe.solve(_oriented(entries[layer.name].tensor, layer), threads=self._threads)
+                entries[layer.name] = Entry(tensor=tensor, module=layer.module)
+                results.append(_result(layer, tensor, 0))
+        self._write(0, entries, results)
+
+    def _stage(self, number: int, stage: Stage, workers: Workers) -> None:
+        layers = [layer for layer in self._layers if layer.name.startswith(stage.prefix)]
+        following = _all(stage, self._dense, workers)
+        if self._writer.has_part(number):
+            tensors, notes = self._writer.read_part(number)
+            for layer in layers:
+                tensor = tensors.get(layer.name)
+                if isinstance(tensor, QuantizedTensor):
+                    self._put(layer, tensor)
+            self._report(notes["results"])
+        else:
+            self._solve(number, stage, layers, workers)
+        self._dense = following
+        self._quantized = _all(stage, self._quantized, workers)
+        if number < len(self._stages.stages):
+            for i, output in enumerate(workers.each(lambda i: stage(self._hidden[i]), len(self._hidden))):
+                self._hidden[i] = output
+
+    def _solve(self, number: int, stage: Stage, layers: Sequence[Layer], workers: Workers) -> None:
+        entries: dict[str, Entry] = {}
+        results: dict[str, LayerResult] = {}
+        recipes = {layer.name: self._recipe_of(layer) for layer in layers}
+        solved = [layer for layer in layers if not isinstance(recipes[layer.name], str)]
+        taps = Taps(stage.module, solved, self._model)
+        groups = [[layer] for layer in solved]
+        if len(self._hidden):
+            groups = taps.order(lambda: stage(self._hidden[0]))
+        for group in groups:
+            statistics: Mapping[str, Any] = {}
+            if any(
+                recipe.needs_statistics for layer in group if isinstance(recipe := recipes[layer.name], LayerRecipe)
+            ):
+                if not len(self._hidden):
+                    raise ValueError(f"{group[0].name}: its solver needs a calibration text")
+                statistics = taps.statistics(group, lambda i: stage(self._hidden[i]), len(self._hidden), workers)
+            for layer in group:
+                recipe = recipes[layer.name]
+                assert isinstance(recipe, LayerRecipe)
+                tensor, result = self._solved(layer, recipe, statistics.get(layer.name))
+                entries[layer.name] = Entry(tensor=tensor, module=layer.module)
+                results[layer.name] = result
+                self._put(layer, tensor)
+                self._tell(result)
+        marks = {layer.name.rpartition(".")[0] for layer in solved if layer.module == "expert"}
+        for name in self._source.names():
+            if name.startswith(stage.prefix) and name not in entries and name not in marks:
+                entries[name] = Entry(tensor=self._source.array(name))
+        for layer in layers:
+            if isinstance(reason := recipes[layer.name], str):
+                results[layer.name] = _dense(layer, reason, entries)
+                self._tell(results[layer.name])
+        self._write(number, entries, list(results.values()), told=True)
+
+    def _solved(self, layer: Layer, recipe: LayerRecipe, statistics: Any) -> tuple[QuantizedTensor, LayerResult]:
+        weight = self._weight(layer)
+        reason = ""
+        if recipe.needs_statistics and (statistics is None or not statistics.tokens):
+            recipe, reason, statistics = _uncalibrated(recipe), "no token of the calibration reached it", None
+        tensor = recipe.solve(weight, statistics, threads=self._threads)
+        return tensor, _result(layer, tensor, 0 if statistics is None else statistics.tokens, reason)
+
+    def _weight(self, layer: Layer) -> np.ndarray[Any, Any]:
+        """The matrix [N, K] in the source's dtype."""
+        if layer.module == "expert":
+            rest, _, number = layer.name.rpartition(".")
+            return np.ascontiguousarray(self._source.array(rest)[int(number)])
+        return _oriented(self._source.array(layer.name), layer)
+
+    def _put(self, layer: Layer, tensor: QuantizedTensor) -> None:
+        """The quantized matrix in the place of the dense one, which what follows is then calibrated with."""
+        matrix = matrix_of(self._model.get_submodule(layer.path), layer)
+        matrix.copy_(tensor_of_array(tensor.dequantize(np.float32)))
+
+    def _recipe_of(self, layer: Layer) -> LayerRecipe | str:
+        """What becomes of a layer, or why it stays dense."""
+        if layer.reason:
+            return layer.reason
+        is_embedding, is_head = layer.module == "embedding", layer.path == self._head
+        recipe = self._recipe.for_layer(layer.name, is_embedding=is_embedding, is_head=is_head)
+        if not (is_embedding or is_head) and not self._stages.has(layer.name):
+            return "it stands outside of the blocks, where no inputs are seen"
+        if recipe is None:
+            kind = "an embedding" if is_embedding else "the output head" if is_head else ""
+            return f"{kind} stays dense unless the recipe says more" if kind else "the recipe leaves it dense"
+        try:
+            parse(recipe.format).parts(*layer.shape)
+        except ValueError as error:
+            return str(error)
+        return recipe
+
+    def _loss(self, first: int) -> Loss:
+        count = len(self._dense)
+        divergence, cosine, losses = 0.0, 0.0, np.zeros(2)
+        for i in range(count):
+            with torch.inference_mode():
+                given, wanted = (self._stages.outputs(one[i], first + i) for one in (self._quantized, self._dense))
+            if not self._head:
+                cosine += float(torch.cosine_similarity(given.double(), wanted.double(), dim=-1).mean()) / count
+                continue
+            kl, ours, theirs = mean_divergence(given, wanted, self._windows[first + i])
+            divergence += kl / count
+            losses += np.array([ours, theirs]) / count
+        if not self._head:
+            return Loss(windows=count, cosine=cosine)
+        return Loss(
+            windows=count, kl_mean=divergence, perplexity=_exp(losses[0]), perplexity_dense=_exp(losses[1])
+        )  # fmt: skip
+
+    def _write(
+        self, number: int, entries: Mapping[str, Entry], results: Sequence[LayerResult], *, told: bool = False
+    ) -> None:
+        notes = {"results": [asdict(result) for result in results], "run": self._note}
+        self._writer.write_part(number, entries, notes)
+        if not told:
+            for result in results:
+                self._tell(result)
+
+    def _report(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        for row in rows:
+            self._tell(LayerResult(**row))
+
+    def _tell(self, result: LayerResult) -> None:
+        self._done.append(result)
+        if self._progress is not None:
+            self._progress(result, len(self._done), len(self._layers))
+
+
+def _all(stage: Stage, hidden: Sequence[torch.Tensor], workers: Workers) -> list[torch.Tensor]:
+    return list(workers.each(lambda i: stage(hidden[i]), len(hidden)))
+
+
+def _exp(loss: float) -> float | None:
+    """None beyond what floats hold, which JSON has no number for."""
+    return math.exp(loss) if loss < 700 else None
+
+
+def require_same_run(writer: ModelWriter, note: Mapping[str, Any]) -> None:
+    """Raise ValueError where parts are of another run."""
+    if not writer.has_part(0):
+        return
+    before = writer.notes(0)["run"]
+    for key, value in json.loads(json.dumps(dict(note))).items():
+        if before.get(key) != value:
+            raise ValueError(
+                f"{writer.path} was begun with another {key}, {_short(before.get(key))}, and now it is {_short(value)}"
+            )
+
+
+def _short(value: object) -> str:
+    text = " ".join(str(value).split())
+    return repr(text if len(text) <= 60 else text[:57] + "...")
+
+
+def _uncalibrated(recipe: LayerRecipe) -> LayerRecipe:
+    """The same format where nothing is known of the inputs."""
+    return LayerRecipe(
+        format=recipe.format, solver="rtn", grid="mse", activations=recipe.activations, seed=recipe.seed
+    )  # fmt: skip
+
+
+def _oriented(array: np.ndarray[Any, Any], layer: Layer) -> np.ndarray[Any, Any]:
+    return np.ascontiguousarray(array.T) if layer.module == "conv1d" else array
+
+
+def _result(layer: Layer, tensor: QuantizedTensor, tokens: int, reason: str = "") -> LayerResult:
+    return LayerResult(
+        name=layer.name, format=str(tensor.format), bytes=tensor.nbytes, bits_per_weight=tensor.bits_per_weight,
+        error=tensor.errors["weights"], output_error=tensor.errors.get("outputs", 0.0), tokens=tokens, reason=reason,
+    )  # fmt: skip
+
+
+def _dense(layer: Layer, reason: str, entries: Mapping[str, Entry]) -> LayerResult:
+    name = layer.name.rpartition(".")[0] if layer.module == "expert" else layer.name
+    size = math.prod(layer.shape)
+    array = entries[name].tensor if name in entries else None
+    itemsize = 0 if array is None or layer.tied_to else array.dtype.itemsize
+    return LayerResult(
+        name=layer.name, format="", bytes=size * itemsize, bits_per_weight=8.0 * itemsize, tied_to=layer.tied_to,
+        reason=reason,
+    )  # fmt: skip
+
+
+def _tied(layer: Layer) -> LayerResult:
+    return LayerResult(name=layer.name, format="", bytes=0, bits_per_weight=0.0, tied_to=layer.tied_to)

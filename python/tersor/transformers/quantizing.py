@@ -1,0 +1,231 @@
+"""A model's folder to one in few bits: what `tersor quantize` does. Page: docs/quantize.md."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+
+from tersor import FormatError
+from tersor.evaluate.language import tokens_of
+from tersor.formats.model_folder import ModelFolder, ModelWriter, weight_files
+from tersor.nn.quantized import array_of_tensor
+from tersor.nn.quantizing import CHECKED, LayerResult, Loss, Run
+from tersor.nn.stages import Source
+from tersor.transformers.card import card_of
+from tersor.weights import Recipe
+
+# What a model's folder has beside its weights and config.json: a file is copied where it is there.
+_BESIDE = ("tokenizer", "vocab", "merges", "special_tokens", "added_tokens", "generation_config", "chat_template",
+           "preprocessor", "processor", "spiece", "sentencepiece", "modules", "sentence_bert", "LICENSE")  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizedModel:
+    """What `quantize` made. bytes: of its weight files; bytes_before: of the source's.
+
+    bits_per_weight: of the matrices that are stored in few bits, every byte of theirs counted.
+    """
+
+    path: str
+    bytes: int
+    bytes_before: int
+    bits_per_weight: float
+    loss: Loss | None
+    layers: list[LayerResult]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Fit for JSON."""
+        return asdict(self)
+
+
+def quantize(
+    folder: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    recipe: Recipe,
+    *,
+    text: str | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    threads: int = 0,
+    progress: Callable[[LayerResult, int, int], None] | None = None,
+) -> QuantizedModel:
+    """Store a model's matrices in few bits, block after block; the result loads by transformers' from_pretrained.
+
+    folder: of transformers, weights as .safetensors or .tsr. out: a folder that is made; one that is there must be
+    empty, unless overwrite. text: for solvers that want to know a layer's inputs, and to measure the loss on windows
+    that they do not see. resume: go on with a run that was cut off, to the same bytes; where none was, begin.
+    threads: 0 for get_num_threads(); their number decides no byte.
+    Raises FileNotFoundError, FileExistsError, FormatError (damaged weights), ValueError (a text too short; a recipe
+    that needs one; a run begun otherwise; an architecture that transformers does not know).
+    """
+    here, target = Path(folder), Path(out)
+    if not (here / "config.json").is_file():
+        raise FileNotFoundError(f"{here}: a folder with config.json is needed")
+    _prepare(target, here, resume, overwrite)
+    model, source = _model(here)
+    if text is not None and model.config.is_encoder_decoder:
+        raise ValueError(
+            f"{folder} is an encoder with a decoder: one text feeds no such model; it takes --solver rtn alone"
+        )
+    windows = _windows(here, text, recipe, model)
+    note = {"source": _fingerprint(here), "calibration": _hash(windows)}
+    writer = ModelWriter(target)
+    results, loss = Run(
+        model, source, windows, recipe, writer, note=note, threads=threads, progress=progress
+    ).go()  # fmt: skip
+    config = {key: value for key, value in model.config.to_dict().items() if key != "quantization_config"}
+    config["architectures"] = [type(model).__name__]
+    if any(result.tied_to and not result.reason for result in results):
+        config["tie_word_embeddings"] = False  # the rows say it, and transformers ties no packed matrices
+    notes = {
+        "recipe": recipe.dump(),
+        "calibration": {"windows": len(windows), "length": recipe.length, "sha256": note["calibration"]},
+        "measured": None if loss is None else asdict(loss),
+    }
+    for name in sorted(os.listdir(here)):
+        if name.startswith(_BESIDE) and (here / name).is_file():
+            shutil.copyfile(here / name, target / name)
+    found = [result for result in results if result.format]
+    weights = sum(8 * result.bytes / result.bits_per_weight for result in found)
+    writer.finish(config, notes)
+    made = QuantizedModel(
+        path=str(target),
+        bytes=sum(file.stat().st_size for file in weight_files(target)),
+        bytes_before=sum(file.stat().st_size for file in _weight_files(here)),
+        bits_per_weight=8 * sum(result.bytes for result in found) / weights if found else 0.0,
+        loss=loss,
+        layers=results,
+    )
+    (target / "README.md").write_text(card_of(made, recipe, here.name), encoding="utf-8")
+    return made
+
+
+def _prepare(target: Path, here: Path, resume: bool, overwrite: bool) -> None:
+    if target.resolve() == here.resolve():
+        raise ValueError(f"{target}: the result must go elsewhere than the model")
+    if not target.exists() or not any(target.iterdir()):
+        return
+    if resume and ((target / ".parts").is_dir() or not (target / "config.json").exists()):
+        return
+    if resume:
+        raise FileExistsError(f"{target} is whole: nothing is left to resume")
+    if not overwrite:
+        raise FileExistsError(f"{target} is there: --resume goes on with a run that was cut off, -f begins anew")
+    shutil.rmtree(target)
+
+
+def _model(folder: Path) -> tuple[Any, Source]:
+    """The model without its weights, and where they are."""
+    config = transformers.AutoConfig.from_pretrained(folder)
+    if getattr(config, "quantization_config", None):
+        raise ValueError(f"{folder} is quantized already; a dense model is needed")
+    names = config.architectures or ["none"]
+    if not hasattr(transformers, names[0]):
+        raise ValueError(f"{folder}: config.json names the class {names[0]}, which transformers does not know")
+    found = getattr(transformers, names[0])
+    with torch.device("meta"):
+        model = found(config).eval()
+    for module in model.modules():
+        own = [name for name in module._non_persistent_buffers_set if module._buffers.get(name) is not None]
+        for name in own:
+            module._buffers[name] = torch.empty_like(module._buffers[name], device="cpu")
+        if own:
+            model._init_weights(module)  # which transformers itself calls for buffers that no file has
+    if (folder / "model.safetensors").is_file() or (folder / "model.safetensors.index.json").is_file():
+        source = _Files(ModelFolder(folder))
+        missing = _needed(model) - set(source.names())
+        if not missing:
+            return model, source
+    return model, _Whole(found, folder, _needed(model))
+
+
+def _needed(model: Any) -> set[str]:
+    """Parameters and buffers that a file must have: one name of those that share one."""
+    return {name for name, _ in model.named_parameters()} | {
+        name for name, _ in model.named_buffers() if name in model.state_dict()
+    }
+
+
+class _Files:
+    """A folder's files, array by array."""
+
+    def __init__(self, folder: ModelFolder) -> None:
+        self._folder, self._names = folder, folder.names()
+
+    def names(self) -> Sequence[str]:
+        return self._names
+
+    def array(self, name: str) -> np.ndarray[Any, Any]:
+        found = self._folder.get(name)
+        assert isinstance(found, np.ndarray)
+        return found
+
+
+class _Whole:
+    """A model that transformers has to load: its names or shapes are not those of the file, or it is .tsr."""
+
+    def __init__(self, model_class: Any, folder: Path, needed: set[str]) -> None:
+        from tersor.transformers import from_pretrained
+
+        if any(file.suffix == ".tsr" for file in _weight_files(folder)):
+            loaded = from_pretrained(folder, model_class)
+        else:
+            loaded, info = model_class.from_pretrained(folder, dtype="auto", output_loading_info=True)
+            if missing := sorted(info["missing_keys"]):
+                raise FormatError(f"{folder}: {len(missing)} tensors are missing, {missing[0]} the first")
+        self._state = {name: tensor for name, tensor in loaded.state_dict().items() if name in needed}
+
+    def names(self) -> Sequence[str]:
+        return list(self._state)
+
+    def array(self, name: str) -> np.ndarray[Any, Any]:
+        found: np.ndarray[Any, Any] = array_of_tensor(self._state[name])
+        return found
+
+
+def _windows(folder: Path, text: str | None, recipe: Recipe, model: Any) -> np.ndarray[Any, Any]:
+    """int64 [samples and those that measure the loss, length], drawn by the recipe's seed; none without a text."""
+    if text is None:
+        return np.zeros((0, recipe.length), np.int64)
+    tokens = tokens_of(transformers.AutoTokenizer.from_pretrained(folder), text)
+    longest = getattr(model.config.get_text_config(), "max_position_embeddings", None) or recipe.length
+    length = min(recipe.length, longest)
+    count = len(tokens) // length
+    if count < 2:
+        raise ValueError(f"the calibration text has {len(tokens)} tokens, {2 * length} are needed for two windows")
+    vocabulary = model.get_input_embeddings().num_embeddings
+    if int(tokens.max()) >= vocabulary:
+        raise ValueError(f"the calibration text has token {int(tokens.max())}, the model knows {vocabulary}")
+    chosen = np.random.default_rng(recipe.seed).permutation(count)[: recipe.samples + CHECKED]
+    found: np.ndarray[Any, Any] = tokens[: count * length].reshape(count, length)[chosen]
+    return found
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    try:
+        return weight_files(folder)
+    except FileNotFoundError:
+        return sorted(folder.glob("*.tsr"))
+
+
+def _fingerprint(folder: Path) -> str:
+    """Of a model: its configuration and the beginnings of its files, which hold the names, shapes and sizes of all."""
+    found = hashlib.sha256((folder / "config.json").read_bytes())
+    for file in _weight_files(folder):
+        found.update(f"{file.name} {file.stat().st_size} ".encode())
+        with open(file, "rb") as opened:
+            found.update(opened.read(1 << 20))
+    return found.hexdigest()
+
+
+def _hash(windows: np.ndarray[Any, Any]) -> str:
+    return hashlib.sha256(np.ascontiguousarray(windows, "<i8").tobytes()).hexdigest()
