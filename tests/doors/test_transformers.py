@@ -122,3 +122,79 @@ def test_safetensors_of_transformers_is_the_reference(small):
     for shard in small.glob("*.safetensors"):
         for name, tensor in safetensors.torch.load_file(shard).items():
             assert torch.equal(state[name], tensor)
+
+
+@pytest.fixture(scope="module")
+def in_few_bits(small, tmp_path_factory):
+    """`small`, quantized without a text."""
+    from tersor.transformers.quantizing import quantize
+    from tersor.weights import LayerRecipe, Recipe
+
+    out = tmp_path_factory.mktemp("few") / "model"
+    quantize(small, out, Recipe(layer=LayerRecipe(format="int4-g32", solver="rtn")))
+    return out
+
+
+def test_a_quantized_model_loads_generates_and_compiles(in_few_bits):
+    model = transformers.AutoModelForCausalLM.from_pretrained(in_few_bits).eval()
+    assert model.dtype == torch.bfloat16
+    assert isinstance(model.model.layers[0].mlp.up_proj, tersor.nn.QuantLinear)
+    made = model.generate(IDS[:1], max_new_tokens=4, min_new_tokens=4, do_sample=False, pad_token_id=0)
+    assert made.shape == (1, 28)
+    wide = transformers.AutoModelForCausalLM.from_pretrained(in_few_bits, dtype=torch.float32).eval()
+    with torch.no_grad():
+        compiled = torch.compile(wide, fullgraph=True, backend="aot_eager")(IDS).logits
+        assert torch.allclose(compiled, wide(IDS).logits, atol=1e-3)
+    same_models(tersor.transformers.from_pretrained(in_few_bits, dtype=torch.float32), wide)
+
+
+def test_a_device_that_layers_do_not_run_on_is_refused(in_few_bits):
+    with pytest.raises(ValueError, match="low-bit layers run on the CPU, the device map asks for"):
+        transformers.AutoModelForCausalLM.from_pretrained(in_few_bits, device_map={"": "meta"})
+
+
+def test_arrays_that_are_missing_are_named(in_few_bits, tmp_path):
+    shutil.copytree(in_few_bits, tmp_path / "cut")
+    arrays = safetensors.torch.load_file(tmp_path / "cut/model.safetensors")
+    del arrays["model.layers.1.mlp.up_proj.scales"]
+    safetensors.torch.save_file(arrays, tmp_path / "cut/model.safetensors", {"format": "pt"})
+    with pytest.raises(tersor.FormatError, match=r"1 arrays .* are missing, 'model.layers.1.mlp.up_proj.scales'"):
+        transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "cut")
+
+
+def test_a_model_of_another_shape_is_refused(in_few_bits, tmp_path):
+    shutil.copytree(in_few_bits, tmp_path / "other")
+    config = json.loads((tmp_path / "other/config.json").read_text())
+    (tmp_path / "other/config.json").write_text(json.dumps({**config, "intermediate_size": 128}))
+    with pytest.raises(tersor.FormatError, match=r"is \[64, 96\] in the file, the model has \[64, 128\]"):
+        transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "other")
+
+
+def test_adapters_train_on_it(in_few_bits, tmp_path):
+    peft = pytest.importorskip("peft", reason="peft is not here")
+    from tersor.transformers.adapters import lora
+
+    def config():
+        return lora(peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj"]))
+
+    model = transformers.AutoModelForCausalLM.from_pretrained(in_few_bits, dtype=torch.float32)
+    torch.manual_seed(0)
+    adapted = peft.get_peft_model(model, config()).train()
+    optimizer = torch.optim.AdamW([one for one in adapted.parameters() if one.requires_grad], lr=1e-2)
+    losses = []
+    for _ in range(4):
+        losses.append(adapted(input_ids=IDS, labels=IDS).loss)
+        losses[-1].backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert losses[-1] < losses[0]
+    adapted.save_pretrained(tmp_path)
+    with torch.no_grad():
+        wanted = adapted.eval()(IDS).logits
+        fresh = transformers.AutoModelForCausalLM.from_pretrained(in_few_bits, dtype=torch.float32)
+        again = peft.PeftModel.from_pretrained(fresh, tmp_path, config=config()).eval()
+        assert torch.equal(again(IDS).logits, wanted)
+    with pytest.raises(ValueError, match="do not merge into a packed matrix"):
+        again.merge_and_unload()
+    with pytest.raises(TypeError, match=r"a peft\.LoraConfig is needed, found dict"):
+        lora({})

@@ -39,7 +39,7 @@ class Workers:
         """work(0), work(1), ... in order; some are computed ahead."""
 
         def quietly(i: int) -> T:
-            with torch.inference_mode():
+            with torch.no_grad():
                 return work(i)
 
         ahead: deque[Future[T]] = deque()
@@ -121,7 +121,7 @@ class Taps:
 
         handles = [self._root.get_submodule(path).register_forward_pre_hook(note(path)) for path in paths]
         try:
-            with torch.inference_mode():
+            with torch.no_grad():
                 forward()
         finally:
             for handle in handles:

@@ -236,7 +236,7 @@ class Run:
         count = len(self._dense)
         divergence, cosine, losses = 0.0, 0.0, np.zeros(2)
         for i in range(count):
-            with torch.inference_mode():
+            with torch.no_grad():
                 given, wanted = (self._stages.outputs(one[i], first + i) for one in (self._quantized, self._dense))
             if not self._head:
                 cosine += float(torch.cosine_similarity(given.double(), wanted.double(), dim=-1).mean()) / count

@@ -107,7 +107,7 @@ class Stages:
         hidden = self._through(lambda block: stop, ids[0])
         first.arguments, first.named = stop.arguments, stop.named
         first.load(self._source)
-        with torch.inference_mode():
+        with torch.no_grad():
             self._tuple = isinstance(first.module(hidden, *first.arguments, **first.named), tuple)
         first.drop()
         found: list[list[_Pass]] = []
@@ -130,7 +130,7 @@ class Stages:
         try:
             for i, stage in enumerate(self.stages):
                 blocks._modules[str(i)] = in_place_of(stage.module)
-            with torch.inference_mode():
+            with torch.no_grad():
                 return logits_of(self._model, ids)
         except _StoppedError as stopped:
             return stopped.hidden
