@@ -25,7 +25,7 @@ ul { margin: .3rem 0; padding-left: 1.2rem; overflow-wrap: anywhere; }
   gap: 1rem; margin: 1rem 0 .3rem; }
 figure { margin: 0; } figcaption { font-weight: 600; } svg { display: block; width: 100%; height: auto; }
 svg text { font: 12px system-ui, sans-serif; fill: var(--soft); } svg .tick { stroke: var(--line); }
-svg .bar { fill: none; stroke-width: 2; } svg .front { fill: none; stroke: var(--soft); stroke-dasharray: 4 3; }
+svg .bar { fill: none; stroke: var(--ink); } svg .front { fill: none; stroke: var(--soft); stroke-dasharray: 4 3; }
 svg .number { font-weight: 700; font-size: 10px; fill: #fff; text-anchor: middle; }
 .legend { display: flex; flex-wrap: wrap; gap: .2rem 1rem; list-style: none; margin: .3rem 0 1rem; padding: 0;
   font-size: .9rem; }

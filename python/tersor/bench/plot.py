@@ -76,7 +76,7 @@ def _plot(points: Sequence[Point], numbers: dict[str, int], x: Axis, y: Axis, jo
     for value in ticks_y:
         at = f"{upward(value):.1f}"
         marks.append(f'<line class="tick" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{at}" y2="{at}"/>')
-        marks.append(f'<text x="{_LEFT - 6}" y="{float(at) + 4:.1f}" text-anchor="end">{value:.6g}</text>')
+        marks.append(f'<text x="{_LEFT - 6}" y="{float(at) + 4:.1f}" text-anchor="end">{_short(value)}</text>')
     middle = (_LEFT + _WIDTH - _RIGHT) / 2
     axes = f"{escape(x.label)}, {escape(y.label)} upward"
     marks.append(f'<text x="{middle}" y="{_HEIGHT - 8}" text-anchor="middle">{axes}</text>')
@@ -91,18 +91,23 @@ def _plot(points: Sequence[Point], numbers: dict[str, int], x: Axis, y: Axis, jo
         shape = f'<circle cx="{at_x:.1f}" cy="{at_y:.1f}" r="9" {fill}/>'
         if point.marked:
             shape = f'<path d="M{at_x:.1f} {at_y - 13:.1f}l13 13l-13 13l-13 -13z" {fill}/>'
-        marks.append(f"<g>{tip}{shape}{_bar(point, at_x, upward, _color(number))}")
+        marks.append(f"<g>{tip}{_bar(point, at_x, upward)}{shape}")
         marks.append(f'<text class="number" x="{at_x:.1f}" y="{at_y + 3.5:.1f}">{number + 1}</text></g>')
     return f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img">{"".join(marks)}</svg>'
 
 
-def _bar(point: Point, at: float, upward: Callable[[float], float], color: str) -> str:
-    """An error bar with its two ends, over the mark: most are shorter than the mark is high."""
+def _bar(point: Point, at: float, upward: Callable[[float], float]) -> str:
+    """An error bar with its two ends, under the mark, so that the number can be read."""
     if not point.error:
         return ""
     low, high = upward(point.y - point.error), upward(point.y + point.error)
     way = f"M{at - 5:.1f} {high:.1f}h10m-5 0V{low:.1f}m-5 0h10"
-    return f'<path class="bar" d="{way}" stroke="{color}"/>'
+    return f'<path class="bar" d="{way}"/>'
+
+
+def _short(value: float) -> str:
+    """What has room beside the plot: 1e-4 for 0.0001."""
+    return f"{value:.0e}".replace("e-0", "e-") if 0 < value < 0.001 else f"{value:.6g}"
 
 
 def _scale(

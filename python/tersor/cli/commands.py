@@ -69,7 +69,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
     try:
         code: int = evaluating.run(arguments)
     except (OSError, ValueError, ImportError, FormatError) as error:
-        return _report(str(getattr(error, "filename", None) or arguments.model), error)
+        return _report(str(getattr(error, "filename", None) or arguments.model or "eval"), error)
     return code
 
 
