@@ -43,15 +43,20 @@ def from_pretrained(
     Raises FileNotFoundError (no weights; a shard), FormatError (damaged; tensors missing), ValueError (no class),
     OSError.
     """
-    here = Path(folder)
+    model, _ = _from_tsr(Path(folder), model_class, dtype)
+    return model
+
+
+def _from_tsr(here: Path, model_class: Any, dtype: torch.dtype | str) -> tuple[Any, dict[str, Any]]:
+    """The model, and what transformers says of its loading."""
     config = transformers.AutoConfig.from_pretrained(here)
     found = _class_for(config, model_class, here)
     state = _weights(here)
-    model = found.from_pretrained(None, config=config, state_dict=state, dtype=dtype)
+    model, info = found.from_pretrained(None, config=config, state_dict=state, dtype=dtype, output_loading_info=True)
     if model.can_generate() and (here / "generation_config.json").is_file():
         model.generation_config = transformers.GenerationConfig.from_pretrained(here)
     model.name_or_path = str(here)
-    return model
+    return model, info
 
 
 class ModelFacts(NamedTuple):
@@ -99,8 +104,9 @@ def load_for_evaluation(folder: str | os.PathLike[str]) -> tuple[Any, Any]:
     auto = transformers.AutoModelForCausalLM if causal else transformers.AutoModel
     tokenizer = transformers.AutoTokenizer.from_pretrained(here)
     if any((here / name).is_file() for name in (*_WHOLE, *_INDEX)) and not any(here.glob("*.safetensors")):
-        return from_pretrained(here, auto, dtype=torch.float32).eval(), tokenizer
-    model, info = auto.from_pretrained(here, dtype=torch.float32, output_loading_info=True)
+        model, info = _from_tsr(here, auto, torch.float32)
+    else:
+        model, info = auto.from_pretrained(here, dtype=torch.float32, output_loading_info=True)
     # A checkpoint with another head has no pooler, and the states before it are what is measured.
     if missing := sorted(name for name in info["missing_keys"] if causal or not name.startswith("pooler.")):
         raise FormatError(f"{folder}: {len(missing)} tensors are missing, {missing[0]} the first")

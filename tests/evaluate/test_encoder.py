@@ -108,6 +108,11 @@ def test_what_cannot_be_scored_is_refused(encoders):
         broken[1] = bad
         with pytest.raises(ValueError, match=f"sentence 1 has an embedding of length {bad}"):
             score_encoder(broken, np.ones((3, 4), np.float32))
+    both = transformers.T5Model(
+        transformers.T5Config(vocab_size=15, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2)
+    )
+    with pytest.raises(ValueError, match="T5Model has a decoder behind its encoder"):
+        embeddings_of(both, tokenizer, ["a"])
     tokenizer.add_tokens(["dog"])
     with pytest.raises(ValueError, match="the text has token 15, the model knows 15"):
         embeddings_of(model, tokenizer, ["the dog"])

@@ -53,7 +53,12 @@ def test_tensors_that_are_missing_are_not_made_up(folder, capsys, tmp_path):
     tensors = load_file(tmp_path / "model.safetensors")
     del tensors["model.layers.0.mlp.up_proj.weight"]
     save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
-    assert main(["eval", str(tmp_path), "--text", str(folder / "text.txt"), "--length", "16"]) == 1
+    given = ["eval", str(tmp_path), "--text", str(folder / "text.txt"), "--length", "16"]
+    assert main(given) == 1
+    assert "1 tensors are missing, model.layers.0.mlp.up_proj.weight the first" in capsys.readouterr().err
+    assert main(["compress", "-q", str(tmp_path / "model.safetensors")]) == 0
+    (tmp_path / "model.safetensors").unlink()
+    assert main(given) == 1
     assert "1 tensors are missing, model.layers.0.mlp.up_proj.weight the first" in capsys.readouterr().err
 
 

@@ -62,12 +62,15 @@ def embeddings_of(
     of transformers, in evaluation mode and in float32. length: of a sentence in tokens, what lies behind is cut off; no
     more than the two take. threads: of torch, from here on; 0 leaves them as they are. progress: called with sentences
     done and sentences in all.
-    Raises ValueError (a length below 1; embeddings that are NaN or 0; a token of another vocabulary).
+    Raises ValueError (a length below 1; embeddings that are NaN or 0; a token of another vocabulary; a model with a
+    decoder, too).
     """
     import torch
 
     if length < 1:
         raise ValueError(f"length is 1 or more, not {length}")
+    if getattr(model.config, "is_encoder_decoder", False):
+        raise ValueError(f"{type(model).__name__} has a decoder behind its encoder: an encoder alone is needed")
     if threads:
         torch.set_num_threads(threads)
     most = min(length, tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", length))
