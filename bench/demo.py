@@ -299,16 +299,20 @@ def show(lines: list[Line]) -> None:
 
 def report(lines: list[Line], said: dict[str, list[str]]) -> str:
     """The page: what was proved of each model, size against speed, the table."""
-    from tersor.bench import machine, page
+    from tersor.bench import machine, page, plot
 
     parts = []
     for model in dict.fromkeys(line.model for line in lines):
         rows = [line for line in lines if line.model == model]
         pairs = [
-            (caption, [page.Point(coder=r.coder, ours=r.ours, speed=speed(r), size=100 * r.share) for r in rows])
+            (
+                page.SPEED,
+                caption,
+                [plot.Point(name=r.coder, marked=r.ours, x=speed(r), y=100 * r.share) for r in rows],
+            )
             for caption, speed in (("Compress", Line.compress_gbps), ("Decompress", Line.decompress_gbps))
         ]
-        plots = page.plots(pairs, "% of the original")
+        plots = plot.plots(pairs, plot.Axis(label="% of the original"))
         table = page.table(HEAD[1:], [row_of(line)[1:] for line in rows], [line.ours for line in rows])
         parts.append(page.section(f"MiniLM-L6, {model}", page.listed(said[model]), plots, table))
     facts = machine.facts()

@@ -4,39 +4,19 @@ import json
 
 import pytest
 
-torch = pytest.importorskip("torch")
-transformers = pytest.importorskip("transformers")
-tokenizers = pytest.importorskip("tokenizers")
+pytest.importorskip("torch")
+pytest.importorskip("transformers")
+pytest.importorskip("tokenizers")
 
-from tersor.cli import main  # noqa: E402
-
-WORDS = ["the", "cat", "sat", "on", "a", "mat", "and", "saw", "how", "rain", "fell"]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A random model that knows eleven words, a like one beside it, and a text of theirs."""
-    here = tmp_path_factory.mktemp("models")
-    vocabulary = {word: i for i, word in enumerate(["[UNK]", *WORDS])}
-    words = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="[UNK]"))
-    words.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
-    for seed, name in enumerate(["model", "reference"]):
-        torch.manual_seed(seed)
-        config = transformers.LlamaConfig(
-            vocab_size=len(vocabulary), hidden_size=16, intermediate_size=16, num_hidden_layers=1,
-            num_attention_heads=1, num_key_value_heads=1,
-        )  # fmt: skip
-        transformers.LlamaForCausalLM(config).save_pretrained(here / name)
-        transformers.PreTrainedTokenizerFast(tokenizer_object=words, unk_token="[UNK]").save_pretrained(here / name)
-    (here / "text.txt").write_text(" ".join(WORDS[i * i % 11] for i in range(70)), encoding="utf-8")
-    return here
+from tersor.cli import main
 
 
 def test_one_object_and_plain_sentences(folder, capsys):
     given = ["eval", str(folder / "model"), "--text", str(folder / "text.txt"), "--length", "16"]
     assert main([*given, "--json"]) == 0
     alone = json.loads(capsys.readouterr().out)
-    assert set(alone) == {"perplexity", "perplexity_se", "tokens", "windows"}
+    assert set(alone) == {"kind", "architecture", "perplexity", "perplexity_se", "tokens", "windows"}
+    assert (alone["kind"], alone["architecture"]) == ("causal language model", "LlamaForCausalLM")
     assert alone["tokens"] == 64
     assert main([*given, "--reference", str(folder / "reference"), "--json", "-T", "1"]) == 0
     beside = json.loads(capsys.readouterr().out)
@@ -45,7 +25,8 @@ def test_one_object_and_plain_sentences(folder, capsys):
     assert main([*given, "--reference", str(folder / "model"), "--limit", "2"]) == 0
     text = capsys.readouterr().out
     assert main([*given, "--limit", "1", "--json"]) == 0
-    assert set(json.loads(capsys.readouterr().out)) == {"perplexity", "tokens", "windows"}
+    assert set(json.loads(capsys.readouterr().out)) == {"kind", "architecture", "perplexity", "tokens", "windows"}
+    assert text.startswith("causal language model, LlamaForCausalLM\nperplexity ")
     assert "2 windows" in text
     assert "same likeliest token 100.00 %" in text
 
@@ -72,7 +53,12 @@ def test_tensors_that_are_missing_are_not_made_up(folder, capsys, tmp_path):
     tensors = load_file(tmp_path / "model.safetensors")
     del tensors["model.layers.0.mlp.up_proj.weight"]
     save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
-    assert main(["eval", str(tmp_path), "--text", str(folder / "text.txt"), "--length", "16"]) == 1
+    given = ["eval", str(tmp_path), "--text", str(folder / "text.txt"), "--length", "16"]
+    assert main(given) == 1
+    assert "1 tensors are missing, model.layers.0.mlp.up_proj.weight the first" in capsys.readouterr().err
+    assert main(["compress", "-q", str(tmp_path / "model.safetensors")]) == 0
+    (tmp_path / "model.safetensors").unlink()
+    assert main(given) == 1
     assert "1 tensors are missing, model.layers.0.mlp.up_proj.weight the first" in capsys.readouterr().err
 
 
@@ -87,6 +73,20 @@ def test_what_is_wrong_is_one_line(folder, capsys, tmp_path):
     assert "bytes.txt: UTF-8 is needed, byte 2 is 0xff" in capsys.readouterr().err
     assert main(["eval", str(folder / "model"), "--text", text, "--length", "90"]) == 2
     assert "the text has 70 tokens, 91 are needed for one window" in capsys.readouterr().err
+    for given, message in {
+        (): "one MODEL is needed, or several behind --compare",
+        ("a", "--compare", "b", "--text", text): "one MODEL is needed, or several behind --compare",
+        ("a",): "one of --text and --tasks is needed",
+        ("a", "--text", text, "--tasks", "t"): "one of --text and --tasks is needed",
+        ("a", "--tasks", "t", "--reference", "b"): "leave out --compare and --reference",
+        ("a", "--text", text, "--include-path", "b"): "--include-path goes with --tasks",
+        ("a", "--text", text, "-o", "b.html"): "-o goes with --compare",
+    }.items():
+        assert main(["eval", *given]) == 2
+        assert message in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["eval", "a", "--tasks", "t,,u"])
+    assert "names parted by commas are needed, not 't,,u'" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["eval", str(folder / "model"), "--text", text, "--length", "0"])
     assert "a number from 1 on is needed, not 0" in capsys.readouterr().err

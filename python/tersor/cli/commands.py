@@ -81,7 +81,7 @@ def _reported(arguments: argparse.Namespace, run: Callable[[argparse.Namespace],
     try:
         return run(arguments)
     except (OSError, ValueError, TypeError, ImportError, FormatError) as error:
-        return _report(str(getattr(error, "filename", None) or arguments.model), error)
+        return _report(str(getattr(error, "filename", None) or arguments.model or arguments.command), error)
 
 
 def _whole_files(arguments: argparse.Namespace, work: Callable[[str, argparse.Namespace], Row]) -> int:

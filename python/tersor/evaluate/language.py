@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["LanguageScore", "mean_divergence", "score_language_model", "tokens_of"]
+__all__ = ["LanguageScore", "mean_divergence", "paired_difference", "score_language_model", "tokens_of"]
 
 _ROWS = 64  # of logits in float64 at once
 
@@ -24,16 +24,18 @@ class LanguageScore:
     other.
 
     perplexity: exp of the mean of -log p(token), infinite beyond what floats hold. tokens: how many were predicted, in
-    so many windows; one window alone has no standard errors, they are None. Beside a
-    reference, None without one: kl is the divergence of the model's prediction from the reference's, in nats a token,
-    by its mean with its standard error, its median and its quantile of 99.9 %; same_top1 the share of tokens whose
-    likeliest is the same; perplexity_ratio that of the two on the same tokens, with its paired standard error.
+    so many windows; one window alone has no standard errors, they are None. window_losses: each window's mean, in nats
+    a token. Beside a reference, None without one: kl is the divergence of the model's prediction from the reference's,
+    in nats a token, by its mean with its standard error, its median and its quantile of 99.9 %; same_top1 the share of
+    tokens whose likeliest is the same; perplexity_ratio that of the two on the same tokens, with its paired standard
+    error.
     """
 
     perplexity: float
     perplexity_se: float | None
     tokens: int
     windows: int
+    window_losses: tuple[float, ...]
     kl_mean: float | None = None
     kl_se: float | None = None
     kl_median: float | None = None
@@ -41,6 +43,11 @@ class LanguageScore:
     same_top1: float | None = None
     perplexity_ratio: float | None = None
     perplexity_ratio_se: float | None = None
+
+    @property
+    def loss(self) -> float:
+        """The log of the perplexity, in nats a token."""
+        return float(np.mean(self.window_losses))
 
 
 def tokens_of(tokenizer: Any, text: str) -> NDArray[np.int64]:
@@ -103,6 +110,7 @@ def score_language_model(
         "perplexity_se": _standard_error(means, perplexity),
         "tokens": windows * length,
         "windows": windows,
+        "window_losses": tuple(means.tolist()),
     }
     if reference is not None:
         divergences = joined("divergence")
@@ -134,6 +142,19 @@ def mean_divergence(given: Any, wanted: Any, ids: NDArray[np.int64]) -> tuple[fl
         for name in ("divergence", "loss", "reference_loss")
     )
     return kl, ours, theirs
+
+
+def paired_difference(score: LanguageScore, other: LanguageScore) -> tuple[float, float | None]:
+    """How much more a token costs than by the other, in nats, with its standard error, paired window by window.
+
+    Raises ValueError (scores of other windows).
+    """
+    if (score.tokens, score.windows) != (other.tokens, other.windows):
+        raise ValueError(
+            f"{score.tokens} tokens in {score.windows} windows are not paired with {other.tokens} in {other.windows}"
+        )
+    apart = np.subtract(score.window_losses, other.window_losses)
+    return float(apart.mean()), _standard_error(apart)
 
 
 class _Piece(NamedTuple):

@@ -47,6 +47,7 @@ class QuantExperts(torch.nn.Module):  # type: ignore[misc]
             raise ValueError(f"experts are one or more, found {len(gate_up)} and {len(down)} matrices")
         self.packed = dict(zip(PARAMETERS, (list(gate_up), list(down)), strict=True))
         self.gate = gate
+        self.activations = gate_up[0].packed.activations
 
     @classmethod
     def of(cls, module: torch.nn.Module, tensors: Mapping[str, Sequence[QuantizedTensor]]) -> QuantExperts:
@@ -57,6 +58,16 @@ class QuantExperts(torch.nn.Module):  # type: ignore[misc]
     @property
     def num_experts(self) -> int:
         return len(self.packed["down_proj"])
+
+    @property
+    def activations(self) -> str:
+        """How x is read, see tersor.gemm.linear; it may be set."""
+        return self._activations
+
+    @activations.setter
+    def activations(self, activations: str) -> None:
+        self._number = low_bit.number_of(activations)
+        self._activations = activations
 
     def forward(
         self, hidden_states: torch.Tensor, top_k_index: torch.Tensor, top_k_weights: torch.Tensor
@@ -70,9 +81,8 @@ class QuantExperts(torch.nn.Module):  # type: ignore[misc]
 
     def _multiply(self, name: str, x: torch.Tensor, experts: torch.Tensor) -> torch.Tensor:
         held = self.packed[name]
-        number = low_bit.number_of(held[0].packed.activations)
         y: torch.Tensor = torch.ops.tersor.linear_experts(
-            x, [one.data for one in held], [], experts, held[0].rows, number
+            x, [one.data for one in held], [], experts, held[0].rows, self._number
         )
         return y
 

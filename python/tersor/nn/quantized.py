@@ -302,5 +302,12 @@ class QuantEmbedding(_QuantLayer):
         return f"{self.num_embeddings}, {self.embedding_dim}{padding}, {_told(self.packed_weight)}, dtype={self.dtype}"
 
 
+def read_exactly(model: torch.nn.Module) -> None:
+    """Set activations="exact" on every layer in few bits: what is measured then is the weights."""
+    for module in model.modules():
+        if hasattr(module, "activations") and hasattr(module, "_number"):
+            module.activations = "exact"
+
+
 def _told(weight: PackedWeight) -> str:
     return f"{weight.format}, {weight.bits_per_weight:.2f} bits/weight"

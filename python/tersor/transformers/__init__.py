@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 try:
     import torch
@@ -22,12 +22,15 @@ except ImportError as error:
 
 import tersor.torch
 from tersor._core import FormatError
+from tersor.formats.model_folder import weight_files
+from tersor.nn.quantized import read_exactly
 from tersor.transformers.quantizer import TersorConfig, TersorQuantizer, folder_is_quantized
 
-__all__ = ["TersorConfig", "TersorQuantizer", "from_pretrained", "load_for_evaluation"]
+__all__ = ["ModelFacts", "TersorConfig", "TersorQuantizer", "from_pretrained", "load_for_evaluation", "model_facts"]
 
 _WHOLE = ("model.tsr", "model.safetensors.tsr")
 _INDEX = ("model.tsr.index.json", "model.safetensors.index.json", "model.safetensors.tsr.index.json")
+_OTHER_WEIGHTS = (*_WHOLE, "model-*.tsr", "pytorch_model.bin", "pytorch_model-*.bin")  # the first that a folder has
 
 
 def from_pretrained(
@@ -44,35 +47,90 @@ def from_pretrained(
     OSError.
     """
     here = Path(folder)
-    config = transformers.AutoConfig.from_pretrained(here)
-    found = _class_for(config, model_class, here)
     if folder_is_quantized(here):
-        return found.from_pretrained(here, dtype=dtype)
-    state = _weights(here)
-    model = found.from_pretrained(None, config=config, state_dict=state, dtype=dtype)
-    if model.can_generate() and (here / "generation_config.json").is_file():
-        model.generation_config = transformers.GenerationConfig.from_pretrained(here)
-    model.name_or_path = str(here)
+        config = transformers.AutoConfig.from_pretrained(here)
+        return _class_for(config, model_class, here).from_pretrained(here, dtype=dtype)
+    model, _ = _from_tsr(here, model_class, dtype)
     return model
 
 
-def load_for_evaluation(folder: str | os.PathLike[str]) -> tuple[Any, Any]:
-    """A causal language model in float32, whatever it is stored in, and its tokenizer, from a folder on this machine.
+def _from_tsr(here: Path, model_class: Any, dtype: torch.dtype | str) -> tuple[Any, dict[str, Any]]:
+    """The model, and what transformers says of its loading."""
+    config = transformers.AutoConfig.from_pretrained(here)
+    found = _class_for(config, model_class, here)
+    state = _weights(here)
+    model, info = found.from_pretrained(None, config=config, state_dict=state, dtype=dtype, output_loading_info=True)
+    if model.can_generate() and (here / "generation_config.json").is_file():
+        model.generation_config = transformers.GenerationConfig.from_pretrained(here)
+    model.name_or_path = str(here)
+    return model, info
 
-    folder: as `from_pretrained` takes it, or one with .safetensors. Raises FileNotFoundError (no folder: transformers
-    would look for it on a server), FormatError (tensors missing, which transformers would fill with random numbers),
-    and what loading raises.
+
+class ModelFacts(NamedTuple):
+    """What a folder's model is, before it is loaded: its class, whether that is a causal language model, the bytes of
+    the files with its weights, and how many weights there are, tied ones once."""
+
+    architecture: str
+    is_causal: bool
+    nbytes: int
+    weights: int
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Of all that the files hold, headers and scales too."""
+        return 8 * self.nbytes / self.weights
+
+
+def model_facts(folder: str | os.PathLike[str]) -> ModelFacts:
+    """Read config.json and the files' sizes; no weights are loaded.
+
+    Raises FileNotFoundError (no folder; no weights), FormatError (a damaged index), ValueError (a class that
+    transformers lacks), OSError.
     """
-    here = Path(folder)
-    if not here.is_dir():
-        raise FileNotFoundError(f"{folder}: a folder with a model is needed")
+    here = _existing(folder)
+    config = transformers.AutoConfig.from_pretrained(here)
+    found = _class_for(config, None, here)
+    files = next((paths for pattern in _OTHER_WEIGHTS if (paths := list(here.glob(pattern)))), None)
+    if files is None or any(here.glob("*.safetensors")):
+        files = weight_files(here)
+    with torch.device("meta"):
+        weights = sum(parameter.numel() for parameter in found(config).parameters())
+    return ModelFacts(found.__name__, _is_causal(config), sum(path.stat().st_size for path in files), weights)
+
+
+def load_for_evaluation(folder: str | os.PathLike[str]) -> tuple[Any, Any]:
+    """A model in float32, whatever it is stored in, and its tokenizer, from a folder on this machine.
+
+    folder: as `from_pretrained` takes it, or one with .safetensors. A causal language model comes with its head, any
+    other model without, see `model_facts`. Layers in few bits read their inputs exactly, whatever is recorded.
+    Raises FileNotFoundError (no folder: transformers would look for it on a server), FormatError (tensors missing,
+    which transformers would fill with random numbers), and what loading raises.
+    """
+    here = _existing(folder)
+    causal = _is_causal(transformers.AutoConfig.from_pretrained(here))
+    auto = transformers.AutoModelForCausalLM if causal else transformers.AutoModel
     tokenizer = transformers.AutoTokenizer.from_pretrained(here)
     if any((here / name).is_file() for name in (*_WHOLE, *_INDEX)) and not any(here.glob("*.safetensors")):
-        return from_pretrained(here, dtype=torch.float32).eval(), tokenizer
-    model, info = transformers.AutoModelForCausalLM.from_pretrained(here, dtype=torch.float32, output_loading_info=True)
-    if missing := sorted(info["missing_keys"]):
+        model, info = _from_tsr(here, auto, torch.float32)
+    else:
+        model, info = auto.from_pretrained(here, dtype=torch.float32, output_loading_info=True)
+    # A checkpoint with another head has no pooler, and the states before it are what is measured.
+    if missing := sorted(name for name in info["missing_keys"] if causal or not name.startswith("pooler.")):
         raise FormatError(f"{folder}: {len(missing)} tensors are missing, {missing[0]} the first")
+    read_exactly(model)
     return model.eval(), tokenizer
+
+
+def _existing(folder: str | os.PathLike[str]) -> Path:
+    if not Path(folder).is_dir():
+        raise FileNotFoundError(f"{folder}: a folder with a model is needed")
+    return Path(folder)
+
+
+def _is_causal(config: Any) -> bool:
+    """By the class that config.json names: AutoModelForCausalLM would serve an encoder's configuration, too."""
+    served = transformers.models.auto.modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    return any(name in served.values() for name in config.architectures or ())
 
 
 def _class_for(config: Any, model_class: Any, folder: Path) -> Any:

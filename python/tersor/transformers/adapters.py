@@ -27,7 +27,7 @@ def lora(config: Any) -> Any:
     if not isinstance(config, LoraConfig):
         raise TypeError(f"a peft.LoraConfig is needed, found {type(config).__name__}")
 
-    class LoraQuantLinear(Linear):
+    class LoraQuantLinear(Linear):  # type: ignore[misc]
         """An adapter beside a packed matrix."""
 
         def merge(self, *arguments: Any, **named: Any) -> None:
