@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -46,14 +47,15 @@ def run(arguments: argparse.Namespace) -> int:
         losses = encoder_losses(list(scoring.encoder_scores(arguments.compare, arguments)))
     rows = [
         {
-            "model": name,
+            "model": folder,
+            "name": name,
             "architecture": one.architecture,
             "bytes": one.nbytes,
             "weights": one.weights,
             "bits_per_weight": one.bits_per_weight,
             **row,
         }
-        for name, one, row in zip(arguments.compare, facts, losses, strict=True)
+        for folder, name, one, row in zip(arguments.compare, short(arguments.compare), facts, losses, strict=True)
     ]
     for row, best in zip(rows, on_front([(row["bytes"], row["loss"]) for row in rows]), strict=True):
         row["on_front"] = best
@@ -98,6 +100,12 @@ def encoder_losses(scores: Sequence[EncoderScore]) -> list[Row]:
         | {"measure": "cosine_distance", "loss": max(1 - score.cosine_mean, 0.0), "loss_se": score.cosine_se}
         for score in scores
     ]
+
+
+def short(folders: Sequence[str]) -> list[str]:
+    """What a plot has room for: the last parts of the folders' paths, where these differ."""
+    names = [os.path.basename(os.path.abspath(folder)) for folder in folders]
+    return names if len(set(names)) == len(names) else list(folders)
 
 
 def on_front(points: Sequence[tuple[float, float]]) -> list[bool]:
@@ -155,7 +163,7 @@ def _points(rows: Sequence[Row], place: Callable[[Row], float]) -> list[Point]:
     from tersor.bench.plot import Point
 
     return [
-        Point(name=printable(row["model"]), x=place(row), y=row["loss"], marked=row["on_front"], error=row["loss_se"])
+        Point(name=printable(row["name"]), x=place(row), y=row["loss"], marked=row["on_front"], error=row["loss_se"])
         for row in rows
         if math.isfinite(row["loss"])
     ]
@@ -169,7 +177,7 @@ def _table(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
 
 def _cells(row: Row) -> dict[str, str]:
     cells = {
-        "model": printable(row["model"]),
+        "model": printable(row["name"]),
         "size": amount(row["bytes"]),
         "bits/weight": f"{row['bits_per_weight']:.3f}",
     }
