@@ -28,7 +28,7 @@ svg text { font: 12px system-ui, sans-serif; fill: var(--soft); } svg .tick { st
 svg .bar { fill: none; stroke: var(--ink); } svg .front { fill: none; stroke: var(--soft); stroke-dasharray: 4 3; }
 svg .number { font-weight: 700; font-size: 10px; fill: #fff; text-anchor: middle; }
 .legend { display: flex; flex-wrap: wrap; gap: .2rem 1rem; list-style: none; margin: .3rem 0 1rem; padding: 0;
-  font-size: .9rem; }
+  font-size: .9rem; overflow-wrap: anywhere; }
 .legend b { display: inline-block; min-width: 1.7em; margin-right: .35em; border-radius: 1em; color: #fff;
   text-align: center; font-size: .8em; }
 .table { overflow-x: auto; } table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,17 +24,18 @@ Row = dict[str, Any]
 
 
 class _Loss(NamedTuple):
-    """What is plotted: its name there, what it is in words, and how its axis goes."""
+    """What is plotted: its name there and in words. rounding: on a logarithmic axis, what is less is float32's and has
+    its place with zero; None for an even axis."""
 
     label: str
     about: str
-    logarithmic: bool
+    rounding: float | None
 
 
 _LOSSES = {
-    "kl_mean": _Loss("divergence in nats a token", "the mean divergence from the reference", True),
-    "log_perplexity": _Loss("log perplexity in nats a token", "the log perplexity", False),
-    "cosine_distance": _Loss("1 - cosine", "1 - the mean cosine to the reference's embedding", True),
+    "kl_mean": _Loss("divergence in nats a token", "the mean divergence from the reference", 1e-9),
+    "log_perplexity": _Loss("log perplexity in nats a token", "the log perplexity", None),
+    "cosine_distance": _Loss("1 - cosine", "1 - the mean cosine to the reference's embedding", 1e-7),
 }
 
 
@@ -46,14 +48,15 @@ def run(arguments: argparse.Namespace) -> int:
         losses = encoder_losses(list(scoring.encoder_scores(arguments.compare, arguments)))
     rows = [
         {
-            "model": name,
+            "model": folder,
+            "name": name,
             "architecture": one.architecture,
             "bytes": one.nbytes,
             "weights": one.weights,
             "bits_per_weight": one.bits_per_weight,
             **row,
         }
-        for name, one, row in zip(arguments.compare, facts, losses, strict=True)
+        for folder, name, one, row in zip(arguments.compare, short(arguments.compare), facts, losses, strict=True)
     ]
     for row, best in zip(rows, on_front([(row["bytes"], row["loss"]) for row in rows]), strict=True):
         row["on_front"] = best
@@ -100,6 +103,12 @@ def encoder_losses(scores: Sequence[EncoderScore]) -> list[Row]:
     ]
 
 
+def short(folders: Sequence[str]) -> list[str]:
+    """What a plot has room for: the last parts of the folders' paths, where these differ."""
+    names = [os.path.basename(os.path.abspath(folder)) for folder in folders]
+    return names if len(set(names)) == len(names) else list(folders)
+
+
 def on_front(points: Sequence[tuple[float, float]]) -> list[bool]:
     """points: (bytes, loss) pairs. True where no other is as good in both and better in one: Pareto's front."""
     return [not any(x <= size and y <= loss and (x, y) != (size, loss) for x, y in points) for size, loss in points]
@@ -140,7 +149,7 @@ def page(result: dict[str, Any]) -> str:
         "tersor eval",
         lead,
         [
-            plot.plots(pairs, plot.Axis(label=loss.label, logarithmic=loss.logarithmic), joined=True),
+            plot.plots(pairs, plot.Axis(label=loss.label, logarithmic=loss.rounding is not None), joined=True),
             page.table(head, [[cell.replace("+-", "±") for cell in line] for line in cells], front),
             page.paragraph(
                 _about(result).replace("+-", "±") + " An error bar that is not seen is shorter than its mark."
@@ -154,11 +163,14 @@ def _points(rows: Sequence[Row], place: Callable[[Row], float]) -> list[Point]:
     """Of those that have a loss to show."""
     from tersor.bench.plot import Point
 
-    return [
-        Point(name=printable(row["model"]), x=place(row), y=row["loss"], marked=row["on_front"], error=row["loss_se"])
-        for row in rows
-        if math.isfinite(row["loss"])
-    ]
+    points = []
+    for row in rows:
+        rounding = _LOSSES[row["measure"]].rounding
+        seen = rounding is None or row["loss"] > rounding
+        loss, error = (row["loss"], row["loss_se"]) if seen else (0.0, None)
+        if math.isfinite(loss):
+            points.append(Point(name=printable(row["name"]), x=place(row), y=loss, marked=row["on_front"], error=error))
+    return points
 
 
 def _table(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
@@ -169,13 +181,13 @@ def _table(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
 
 def _cells(row: Row) -> dict[str, str]:
     cells = {
-        "model": printable(row["model"]),
+        "model": printable(row["name"]),
         "size": amount(row["bytes"]),
         "bits/weight": f"{row['bits_per_weight']:.3f}",
     }
     if row["measure"] == "cosine_distance":
         cells |= {
-            "cosine": with_error(row["cosine_mean"], row.get("cosine_se"), 6),
+            "cosine": with_error(row["cosine_mean"], row.get("cosine_se"), 7),
             "1 %": f"{row['cosine_p01']:.6f}",
             "least": f"{row['cosine_min']:.6f}",
             "rank correlation": with_error(row.get("rank_correlation"), None, 6),

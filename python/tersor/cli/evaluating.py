@@ -108,7 +108,7 @@ def _of_language(score: LanguageScore) -> list[str]:
 def _of_encoder(score: EncoderScore) -> list[str]:
     ranked = "none" if score.rank_correlation is None else f"{score.rank_correlation:.6f}"
     return [
-        f"cosine to the reference's {scoring.with_error(score.cosine_mean, score.cosine_se, 6)}, 1 % below "
+        f"cosine to the reference's {scoring.with_error(score.cosine_mean, score.cosine_se, 7)}, 1 % below "
         f"{score.cosine_p01:.6f}, least {score.cosine_min:.6f} ({score.sentences:,} sentences)",
         f"rank correlation of the similarities of pairs {ranked}",
     ]
