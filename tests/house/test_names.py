@@ -49,6 +49,8 @@ def breaches(tree: dict[str, bytes]) -> list[str]:
 def misspelled(tree: dict[str, bytes]) -> list[str]:
     ours = {path: content for path, content in tree.items() if path.endswith((*CODE, ".md", ".txt", ".toml", ".def"))}
     ours.pop("tests/house/test_names.py", None)
+    for novels in ("calibration", "held_out"):  # English ones, as printed
+        ours.pop(f"bench/language_model/{novels}.txt", None)
     return [f"{path}: {word.group()}" for path, text in ours.items() for word in BRITISH.finditer(text.decode())]
 
 
