@@ -52,10 +52,11 @@ def from_pretrained(
     return model
 
 
-def load_for_evaluation(folder: str | os.PathLike[str]) -> tuple[Any, Any]:
-    """A causal language model in float32, whatever it is stored in, and its tokenizer, from a folder on this machine.
+def load_for_evaluation(folder: str | os.PathLike[str], dtype: torch.dtype | str = torch.float32) -> tuple[Any, Any]:
+    """A causal language model in evaluation mode and its tokenizer, from a folder on this machine.
 
-    folder: as `from_pretrained` takes it, or one with .safetensors. Raises FileNotFoundError (no folder: transformers
+    folder: as `from_pretrained` takes it, or one with .safetensors. dtype: as there; float32, whatever the model is
+    stored in, measures the model and not the arithmetic. Raises FileNotFoundError (no folder: transformers
     would look for it on a server), FormatError (tensors missing, which transformers would fill with random numbers),
     and what loading raises.
     """
@@ -64,8 +65,8 @@ def load_for_evaluation(folder: str | os.PathLike[str]) -> tuple[Any, Any]:
         raise FileNotFoundError(f"{folder}: a folder with a model is needed")
     tokenizer = transformers.AutoTokenizer.from_pretrained(here)
     if any((here / name).is_file() for name in (*_WHOLE, *_INDEX)) and not any(here.glob("*.safetensors")):
-        return from_pretrained(here, dtype=torch.float32).eval(), tokenizer
-    model, info = transformers.AutoModelForCausalLM.from_pretrained(here, dtype=torch.float32, output_loading_info=True)
+        return from_pretrained(here, dtype=dtype).eval(), tokenizer
+    model, info = transformers.AutoModelForCausalLM.from_pretrained(here, dtype=dtype, output_loading_info=True)
     if missing := sorted(info["missing_keys"]):
         raise FormatError(f"{folder}: {len(missing)} tensors are missing, {missing[0]} the first")
     return model.eval(), tokenizer

@@ -73,6 +73,17 @@ def evaluate(arguments: argparse.Namespace) -> int:
     return code
 
 
+def generate(arguments: argparse.Namespace) -> int:
+    """tersor.cli.running's."""
+    from tersor.cli import running
+
+    try:
+        code: int = running.run(arguments)
+    except (OSError, ValueError, ImportError, FormatError) as error:
+        return _report(str(getattr(error, "filename", None) or arguments.model), error)
+    return code
+
+
 def _whole_files(arguments: argparse.Namespace, work: Callable[[str, argparse.Namespace], Row]) -> int:
     """Run one file after the other. A file that fails does not stop the next one; the worst code is returned."""
     files = arguments.files or ["-"]
