@@ -54,12 +54,13 @@ class DynamicProgramming:
         ]
         relaxed = _relax(levels, budget)
         picks = min((relaxed.picks, self._searched(levels, relaxed, budget)), key=lambda some: _error(levels, some))
+        error = _error(levels, picks)
         choice = {name: some[pick] for (name, some), pick in zip(places.items(), picks, strict=True)}
         return Allocation(
             choice=choice,
             rate=sum(int(options[name][i][0]) for name, i in choice.items()),
-            error=_error(levels, picks),
-            bound=relaxed.bound,
+            error=error,
+            bound=min(relaxed.bound, error),  # where they are equal, rounding may have it otherwise
         )
 
     def _searched(self, levels: list[_Levels], relaxed: _Relaxed, budget: int) -> list[int]:
