@@ -41,7 +41,7 @@ def script(tmp_path_factory):
     ("words", "found"),
     [
         (("tersor", "comp"), {"compress"}),
-        (("tersor", ""), {"compress", "decompress", "info", "verify", "eval", "bench"}),
+        (("tersor", ""), {"compress", "decompress", "info", "verify", "eval", "run", "bench"}),
         (("tersor", "compress", "--thr"), {"--threads"}),
         (("tersor", "bench", ""), {"entropy", "lossless"}),
         (("tersor", "verify", "mod"), {"model.tsr"}),

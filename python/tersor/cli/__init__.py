@@ -40,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
     """The whole command line."""
     from tersor import __version__, _core
     from tersor.bench import command as measuring
-    from tersor.cli import commands, completion, evaluating, quantizing
+    from tersor.cli import commands, completion, evaluating, quantizing, running
 
     top = argparse.ArgumentParser(
         prog="tersor",
@@ -59,7 +59,7 @@ def parser() -> argparse.ArgumentParser:
 
     def command(name: str, text: str) -> argparse.ArgumentParser:
         made = names.add_parser(name, help=text, description=text, epilog=EPILOG, allow_abbrev=False)
-        made.set_defaults(run=getattr(commands, {"eval": "evaluate"}.get(name, name)), command=name)
+        made.set_defaults(run=getattr(commands, {"eval": "evaluate", "run": "generate"}.get(name, name)), command=name)
         return made
 
     compress = command("compress", "compress files: X becomes X.tsr, X stays")
@@ -90,6 +90,9 @@ def parser() -> argparse.ArgumentParser:
     evaluate = command("eval", "measure how well a language model predicts a text")
     evaluating.add_arguments(evaluate)
     _add_habits(evaluate)
+    generate = command("run", "let a language model go on with a text, and say how fast it does")
+    running.add_arguments(generate)
+    _add_habits(generate)
     measuring.add_arguments(command("bench", "measure tersor beside its peers"))
     return top
 

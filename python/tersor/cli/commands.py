@@ -76,6 +76,13 @@ def evaluate(arguments: argparse.Namespace) -> int:
     return _reported(arguments, evaluating.run)
 
 
+def generate(arguments: argparse.Namespace) -> int:
+    """tersor.cli.running's."""
+    from tersor.cli import running
+
+    return _reported(arguments, running.run)
+
+
 def _reported(arguments: argparse.Namespace, run: Callable[[argparse.Namespace], int]) -> int:
     """What a command over a model returns; its errors are one line."""
     try:

@@ -26,7 +26,15 @@ from tersor.formats.model_folder import weight_files
 from tersor.nn.quantized import read_exactly
 from tersor.transformers.quantizer import TersorConfig, TersorQuantizer, folder_is_quantized
 
-__all__ = ["ModelFacts", "TersorConfig", "TersorQuantizer", "from_pretrained", "load_for_evaluation", "model_facts"]
+__all__ = [
+    "ModelFacts",
+    "TersorConfig",
+    "TersorQuantizer",
+    "from_pretrained",
+    "load_for_evaluation",
+    "load_with_tokenizer",
+    "model_facts",
+]
 
 _WHOLE = ("model.tsr", "model.safetensors.tsr")
 _INDEX = ("model.tsr.index.json", "model.safetensors.index.json", "model.safetensors.tsr.index.json")
@@ -99,10 +107,21 @@ def model_facts(folder: str | os.PathLike[str]) -> ModelFacts:
 
 
 def load_for_evaluation(folder: str | os.PathLike[str]) -> tuple[Any, Any]:
-    """A model in float32, whatever it is stored in, and its tokenizer, from a folder on this machine.
+    """A model in float32, whatever it is stored in, and its tokenizer: what is measured is the model, not arithmetic.
+
+    folder: see load_with_tokenizer, whose errors are raised. Layers in few bits read their inputs exactly, whatever is
+    recorded.
+    """
+    model, tokenizer = load_with_tokenizer(folder, torch.float32)
+    read_exactly(model)
+    return model, tokenizer
+
+
+def load_with_tokenizer(folder: str | os.PathLike[str], dtype: torch.dtype | str = "auto") -> tuple[Any, Any]:
+    """A model in evaluation mode and its tokenizer, from a folder on this machine.
 
     folder: as `from_pretrained` takes it, or one with .safetensors. A causal language model comes with its head, any
-    other model without, see `model_facts`. Layers in few bits read their inputs exactly, whatever is recorded.
+    other model without, see `model_facts`. dtype: as there.
     Raises FileNotFoundError (no folder: transformers would look for it on a server), FormatError (tensors missing,
     which transformers would fill with random numbers), and what loading raises.
     """
@@ -111,13 +130,12 @@ def load_for_evaluation(folder: str | os.PathLike[str]) -> tuple[Any, Any]:
     auto = transformers.AutoModelForCausalLM if causal else transformers.AutoModel
     tokenizer = transformers.AutoTokenizer.from_pretrained(here)
     if any((here / name).is_file() for name in (*_WHOLE, *_INDEX)) and not any(here.glob("*.safetensors")):
-        model, info = _from_tsr(here, auto, torch.float32)
+        model, info = _from_tsr(here, auto, dtype)
     else:
-        model, info = auto.from_pretrained(here, dtype=torch.float32, output_loading_info=True)
+        model, info = auto.from_pretrained(here, dtype=dtype, output_loading_info=True)
     # A checkpoint with another head has no pooler, and the states before it are what is measured.
     if missing := sorted(name for name in info["missing_keys"] if causal or not name.startswith("pooler.")):
         raise FormatError(f"{folder}: {len(missing)} tensors are missing, {missing[0]} the first")
-    read_exactly(model)
     return model.eval(), tokenizer
 
 
