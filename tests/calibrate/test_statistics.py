@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from tersor.calibrate import Statistics
+from tersor.formats import ChannelScales, Hadamard, Permutation
 
 
 def test_second_moments_are_those_of_all_tokens():
@@ -53,3 +54,37 @@ def test_what_cannot_be_added_is_refused_and_leaves_no_trace():
         found.update(x)
     assert found.tokens == 0
     assert not found.hessian.any()
+
+
+def test_moments_of_transformed_inputs_come_from_those_of_the_inputs():
+    random = np.random.default_rng(0)
+    x = random.standard_normal((50, 48), np.float32) * np.linspace(0.1, 5, 48, dtype=np.float32)
+    before = Statistics(48)
+    before.update(x)
+    for transform in (
+        Hadamard(7),
+        Permutation(random.permutation(48)),
+        ChannelScales(random.uniform(0.1, 3, 48).astype(np.float16)),
+    ):
+        after = Statistics(48)
+        after.update(transform.inputs(x))
+        found = before.transformed(transform)
+        assert found.tokens == 50
+        np.testing.assert_allclose(found.hessian, after.hessian, rtol=1e-4, atol=1e-4 * after.hessian.max())
+        np.testing.assert_array_equal(found.hessian, found.hessian.T)
+
+
+def test_known_moments_are_taken_and_go_on():
+    random = np.random.default_rng(0)
+    whole, first = Statistics(8), Statistics(8)
+    x = random.standard_normal((30, 8), np.float32)
+    whole.update(x)
+    first.update(x[:10])
+    going_on = Statistics.of(first.hessian, 10)
+    going_on.update(x[10:])
+    assert going_on.tokens == 30
+    np.testing.assert_allclose(going_on.hessian, whole.hessian, rtol=1e-5, atol=1e-6)
+    with pytest.raises(ValueError, match=r"a hessian is \[K, K\], not \[8, 7\]"):
+        Statistics.of(first.hessian[:, :7], 3)
+    with pytest.raises(ValueError, match="tokens are 0 or more, not -1"):
+        Statistics.of(first.hessian, -1)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import numpy as np
 import pytest
@@ -56,6 +57,20 @@ def test_what_is_shipped_comes_back_and_stores_what_it_says(name):
     assert q.nbytes < weight.nbytes / 2.5
     assert q.errors["outputs"] == pytest.approx(output_error(weight, q, statistics))
     assert 0 < q.errors["outputs"] < 0.6
+
+
+def test_the_page_has_a_row_for_what_is_shipped(root):
+    page = (root / "docs" / "weights.md").read_text(encoding="utf-8")
+    named = {name for row in page.splitlines() if row.startswith("| `") for name in re.findall("`([^`]+)`", row)}
+    assert set(Recipe.names()) <= named
+    assert set(re.findall(r"`(\w+)`", page)) >= set(SOLVERS)
+
+
+def test_the_yaml_of_the_page_is_a_recipe(root):
+    page = (root / "docs" / "weights.md").read_text(encoding="utf-8")
+    recipe = Recipe.from_yaml(page.split("```yaml\n")[1].split("```")[0])
+    assert recipe.for_layer("a.router") is None
+    assert recipe.for_layer("a.down_proj").format == "int4-g128"
 
 
 def test_the_first_rule_that_matches_decides():
@@ -141,6 +156,7 @@ def test_who_needs_statistics_says_so(options, needs):
         ({"format": 4}, TypeError, r"format is str, not 4 \(int\)"),
         ({"solver": "magic"}, ValueError, "solver is one of 'rtn', 'gptq'.*, not 'magic'"),
         ({"grid": "log"}, ValueError, "grid is one of .*, not 'log'"),
+        ({"grid": "hqq"}, ValueError, "clip is one of .*, not 'hqq'"),
         ({"transform": "dct"}, ValueError, "transform is one of .*, not 'dct'"),
         ({"outlier_kind": "rows"}, ValueError, "outlier_kind is one of .*, not 'rows'"),
         ({"outliers": 1.0}, ValueError, r"outliers are a share in \[0, 1\), not 1.0"),

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tersor.evaluate.divergence import Piece, compared
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from numpy.typing import NDArray
 
-__all__ = ["LanguageScore", "mean_divergence", "paired_difference", "score_language_model", "tokens_of"]
-
-_ROWS = 64  # of logits in float64 at once
+__all__ = ["LanguageScore", "paired_difference", "score_language_model", "tokens_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +85,7 @@ def score_language_model(
     if windows < 1:
         raise ValueError(f"the text has {len(tokens)} tokens, {length + 1} are needed for one window")
     windows = windows if limit is None else min(windows, limit)
-    pieces: list[list[_Piece]] = []  # of a window's tokens
+    pieces: list[list[Piece]] = []  # of a window's tokens
     with torch.inference_mode():
         for window in range(windows):
             ids = torch.from_numpy(tokens[window * length : (window + 1) * length + 1])
@@ -93,7 +93,7 @@ def score_language_model(
             wanted = None if reference is None else _logits(reference, ids)
             if wanted is not None and wanted.shape != given.shape:
                 raise ValueError(f"the model predicts {given.shape[1]} tokens, the reference {wanted.shape[1]}")
-            pieces.append(list(_compared(given, wanted, ids[1:])))
+            pieces.append(list(compared(given, wanted, ids[1:])))
             if progress is not None:
                 progress(window + 1, windows)
 
@@ -128,22 +128,6 @@ def score_language_model(
     return LanguageScore(**score)
 
 
-def mean_divergence(given: Any, wanted: Any, ids: NDArray[np.int64]) -> tuple[float, float, float]:
-    """Of one window: the divergence of a model's predictions from the reference's, and both their losses, in nats.
-
-    given, wanted: logits [length, vocabulary] of the token behind each of ids [length]; the last has none and is left
-    out.
-    """
-    import torch
-
-    pieces = list(_compared(given[:-1], wanted[:-1], torch.as_tensor(ids)[1:]))
-    kl, ours, theirs = (
-        float(np.concatenate([getattr(piece, name) for piece in pieces]).mean())
-        for name in ("divergence", "loss", "reference_loss")
-    )
-    return kl, ours, theirs
-
-
 def paired_difference(score: LanguageScore, other: LanguageScore) -> tuple[float, float | None]:
     """How much more a token costs than by the other, in nats, with its standard error, paired window by window.
 
@@ -155,35 +139,6 @@ def paired_difference(score: LanguageScore, other: LanguageScore) -> tuple[float
         )
     apart = np.subtract(score.window_losses, other.window_losses)
     return float(apart.mean()), _standard_error(apart)
-
-
-class _Piece(NamedTuple):
-    """Of some tokens: -log p by the model and by the reference, what parts the two, whether their likeliest agree."""
-
-    loss: NDArray[np.float64]
-    reference_loss: NDArray[np.float64]
-    divergence: NDArray[np.float64]
-    same: NDArray[np.bool_]
-
-
-def _compared(given: Any, wanted: Any, targets: Any) -> Iterator[_Piece]:
-    """In float64, some rows at a time: a large vocabulary takes as much memory as the model's own logits do."""
-    import torch
-
-    for first in range(0, len(targets), _ROWS):
-        some = slice(first, first + _ROWS)
-        ours = torch.log_softmax(given[some].double(), 1)
-        loss = -ours.gather(1, targets[some, None])[:, 0].numpy()
-        if wanted is None:
-            yield _Piece(loss, loss, np.zeros_like(loss), np.ones(len(loss), bool))
-            continue
-        theirs = torch.log_softmax(wanted[some].double(), 1)
-        yield _Piece(
-            loss,
-            -theirs.gather(1, targets[some, None])[:, 0].numpy(),
-            torch.where(theirs.exp() > 0, theirs.exp() * (theirs - ours), 0.0).sum(1).numpy(),
-            (theirs.argmax(1) == ours.argmax(1)).numpy(),
-        )
 
 
 def _logits(model: Any, ids: Any) -> Any:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 import tersor
-from tersor.evaluate.language import mean_divergence
+from tersor.evaluate.divergence import mean_divergence
 from tersor.formats.format import parse
 from tersor.formats.model_folder import Entry, ModelWriter
 from tersor.formats.quantized import QuantizedTensor

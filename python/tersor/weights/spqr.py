@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tersor.formats import Outliers, quantize
+from tersor import _core
+from tersor.formats import Outliers, parse, quantize
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -16,30 +18,40 @@ if TYPE_CHECKING:
     from tersor.formats.format import Format
 
 _ROUNDS = 4
+_LEAST_DAMPING = 1e-6  # columns that no input reaches have no inverse without
 
 
 def outliers(
     weight: NDArray[Any], fmt: Format | str, statistics: Statistics, share: float, *, damping: float, threads: int = 0
 ) -> Outliers:
-    """The `share` of weights whose rounding costs the outputs most. Dettmers et al., SpQR, arXiv:2306.03078.
+    """The `share` of weights that the outputs gain most by keeping. Dettmers et al., SpQR, arXiv:2306.03078.
 
-    weight: [N, K]. The cost of a weight is (w - q)^2 / [H^-1]_kk, what its error adds where all columns after it make
-    up for it as well as they can; q: rounded to nearest in `fmt` with the MSE clip. They are taken in four rounds, each
-    with the scales of what the rounds before have left, which is how a weight that only widens the scale of its group
-    is found; the paper leaves out one weight of a group at a time. Values are fp16.
+    weight: [N, K]. An error of a weight costs (w - q)^2 / [H^-1]_kk of the damped H, which is what it adds where all
+    other columns make up for it as well as they can; q: rounded to nearest in `fmt` with the MSE clip. The weights of
+    largest magnitude in each group cost what the whole group is spared without them, since they widen its scale, and
+    all others what they cost themselves. They are taken in four rounds, each with the scales of what the rounds before
+    have left; the paper leaves out one weight of a group at a time. Values are fp16.
     """
     matrix = weight.astype(np.float32)
     importance = _conditional(statistics.hessian, damping)
     mask = np.zeros(matrix.shape, np.bool_)
+    group = min(_group(parse(fmt)), matrix.shape[1])
     count = round(share * matrix.size)
+    extremes = max(1, round(share * group / _ROUNDS))
     for taken in range(1, _ROUNDS + 1):
         rest = np.where(mask, np.float32(0), matrix)
-        stored = quantize(rest, fmt, clip="mse", threads=threads).dequantize(np.float32, threads=threads)
-        cost = np.square(stored - rest) * importance
-        cost[mask] = -1
+        extreme = _largest(rest, group, extremes, threads) & (rest != 0)
+        cost, without = (
+            np.square(quantize(one, fmt, clip="mse", threads=threads).dequantize(np.float32, threads=threads) - one)
+            * importance
+            for one in (rest, np.where(extreme, np.float32(0), rest))
+        )
+        starts = np.arange(0, matrix.shape[1], group)
+        spared = np.add.reduceat(cost - without, starts, axis=1) / extremes
+        cost = np.maximum(cost, np.where(extreme, spared.repeat(group, axis=1)[:, : matrix.shape[1]], 0))
+        cost[mask] = 0
         more = count * taken // _ROUNDS - count * (taken - 1) // _ROUNDS
-        # Equal costs go to the first, so that the choice is the same everywhere.
-        mask.flat[np.argsort(-cost, axis=None, kind="stable")[:more]] = True
+        mask |= _largest(cost.reshape(1, -1), cost.size, more, threads).reshape(cost.shape) & (cost > 0)
     return Outliers.of_mask(matrix, mask)
 
 
@@ -50,7 +62,7 @@ def refitted(found: Outliers, left: NDArray[np.float32], statistics: Statistics,
     (left - v) H (left - v)^T + damping |v - left_J|^2, damping a share of the mean of H's diagonal.
     """
     hessian = statistics.hessian.astype(np.float64)
-    pull = damping * float(np.diag(hessian).mean()) or 1.0
+    pull = max(damping, _LEAST_DAMPING) * float(np.diag(hessian).mean()) or 1.0
     starts, places = found.row_starts.astype(np.int64), found.columns.astype(np.int64)
     values = left[np.repeat(np.arange(len(left)), np.diff(starts)), places].astype(np.float64)
     for row, (first, end) in enumerate(itertools.pairwise(starts)):
@@ -69,9 +81,24 @@ def refitted(found: Outliers, left: NDArray[np.float32], statistics: Statistics,
     return Outliers.of_mask(filled, mask)
 
 
+def _group(fmt: Format) -> int:
+    """Columns that share a scale in `fmt`; those of a row where they are more, or where there is none."""
+    group = getattr(fmt, "group", None)
+    return group if isinstance(group, int) else sys.maxsize
+
+
+def _largest(numbers: NDArray[np.float32], span: int, keep: int, threads: int) -> NDArray[np.bool_]:
+    """True for the `keep` largest magnitudes of every `span` columns of a row, the first of equal ones."""
+    found = np.ascontiguousarray(numbers)
+    mask = np.empty(found.shape, np.bool_)
+    rows, columns = found.shape
+    _core.keep_largest(found.ctypes.data, rows, columns, span, keep, mask.ctypes.data, threads)
+    return mask
+
+
 def _conditional(hessian: NDArray[np.float32], damping: float) -> NDArray[np.float32]:
     """1 / [H^-1]_kk for the damped H: the mean square of an input less what the others tell of it."""
     matrix = hessian.astype(np.float64)
     mean = float(np.diag(matrix).mean()) or 1.0
-    matrix[np.diag_indices(len(matrix))] += max(damping, 1e-6) * mean
+    matrix[np.diag_indices(len(matrix))] += max(damping, _LEAST_DAMPING) * mean
     return (1 / np.diag(np.linalg.inv(matrix))).astype(np.float32)
