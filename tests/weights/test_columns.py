@@ -184,7 +184,7 @@ def test_what_cannot_be_solved_is_refused():
     for options, text in {
         ("order", "rows"): "order is one of activations, columns, not 'rows'",
         ("damping", 1.5): r"damping is in \[0, 1\], not 1.5",
-        ("clip", "max"): "clip is one of none, mse, not 'max'",
+        ("clip", "max"): "clip is one of none, mse, hessian, search, not 'max'",
     }.items():
         for solver in (GPTQ, CoordinateDescent):
             with pytest.raises(ValueError, match=text):
