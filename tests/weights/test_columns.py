@@ -72,7 +72,7 @@ def test_each_step_lowers_the_error_of_the_outputs(name):
     statistics = statistics_of(x)
     nearest = Nearest(clip="mse").solve(weight, name, statistics)
     gptq = GPTQ().solve(weight, name, statistics)
-    descent = CoordinateDescent().solve(weight, name, statistics)
+    descent = CoordinateDescent(clip="mse").solve(weight, name, statistics)
     errors = [output_error(q, weight, x) for q in (nearest, gptq, descent)]
     assert errors[1] < 0.9 * errors[0]
     assert errors[2] < errors[1]
@@ -88,7 +88,7 @@ def test_no_row_is_worse_after_descent_than_before():
     """Few tokens, so that damping weighs much: it is no part of what descent lowers."""
     weight, x = matrix(400, 24), inputs(30, 24)
     statistics = statistics_of(x)
-    before, after = (solver.solve(weight, "int2-g32", statistics) for solver in (GPTQ(), CoordinateDescent()))
+    before, after = (solver.solve(weight, "int2-g32", statistics) for solver in (GPTQ(), CoordinateDescent(clip="mse")))
     errors = [np.square(x.astype(np.float64) @ (q.dequantize(np.float32) - weight).T).sum(0) for q in (before, after)]
     assert (errors[1] <= errors[0] * (1 + 1e-5)).all()
     assert errors[1].sum() < 0.99 * errors[0].sum()

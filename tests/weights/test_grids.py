@@ -1,5 +1,7 @@
 """Solvers of scales, zeros and tables beside plain NumPy, and what each of them promises."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -141,7 +143,7 @@ def test_scales_for_given_codes_are_the_least_squares_solution(name):
 @pytest.mark.parametrize("name", ["mxfp4", "nvfp4", "int4-tensor", "q4_k"])
 def test_where_scales_cannot_move_codes_alone_are_chosen(name):
     weight, statistics = matrix(16, 256), statistics_of(inputs(300, 256))
-    got, want = (solver.solve(weight, name, statistics) for solver in (DecoupleQ(clip="mse"), CoordinateDescent()))
+    got, want = (solver.solve(weight, name, statistics) for solver in (DecoupleQ(), CoordinateDescent()))
     for part, array in want.parts.items():
         np.testing.assert_array_equal(got.parts[part], array)
 
@@ -263,6 +265,27 @@ def test_weights_and_statistics_that_are_none(solver):
         solver.solve(weight, fmt, broken)
     with pytest.raises(MissingStatisticsError):
         solver.solve(weight, fmt, Statistics(64))
+
+
+def test_the_factor_is_numpy_s_and_in_place():
+    from tersor.weights.solver import Problem
+
+    statistics, weight = statistics_of(inputs(2000, 600)), matrix(2, 600)
+    problem = Problem.of(weight, "int4-g128", statistics, order="columns", damping=0.01)
+    damped = statistics.hessian.astype(np.float64)
+    damped += 0.01 * np.diag(damped).mean() * np.eye(600)
+    upper = np.linalg.cholesky(damped[::-1, ::-1])[::-1, ::-1]
+    np.testing.assert_allclose(problem.feedback, upper / np.diag(upper), atol=1e-4)
+
+
+def test_large_problems_take_few_matrices_of_columns_by_columns():
+    weight, statistics = matrix(8, 1024), statistics_of(inputs(1500, 1024))
+    for solver in (GPTQ(clip="search"), DecoupleQ(passes=1, rounds=1)):
+        tracemalloc.start()
+        solver.solve(weight, "int4-g128", statistics, threads=1)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 4 * 4 * 1024**2  # with that of the statistics five in float32
 
 
 @pytest.mark.parametrize(

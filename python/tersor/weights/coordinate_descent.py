@@ -30,7 +30,7 @@ class CoordinateDescent:
     passes: int = 20
     order: str = "activations"
     damping: float = 0.01
-    clip: str = "mse"
+    clip: str = "search"
 
     def __post_init__(self) -> None:
         require_options(self.order, self.damping, self.clip, self.passes)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tersor.calibrate import Statistics
     from tersor.formats.format import Format, Parts
 
+_BLOCK = 256  # columns of a factor that are found at once
 ORDERS = ("activations", "columns")
 CLIPS = ("none", "mse", "hessian", "search")
 
@@ -137,15 +138,29 @@ def stored(
 
 def _damped_factor(hessian: NDArray[np.float32], damping: float, mean: float) -> NDArray[np.float32]:
     """R; the diagonal grows by a share of `mean` that is ten times as large until there is a factor."""
-    turned = np.ascontiguousarray(hessian[::-1, ::-1])  # its lower triangle turned back is an upper one
-    diagonal = np.einsum("ii->i", turned)
-    before = diagonal.copy()
+    turned = np.empty_like(hessian)
     for share in (damping, *(max(damping, 1e-6) * 10.0**i for i in range(1, 8))):
-        diagonal[:] = before + np.float32(share * mean)
+        turned[:] = hessian[::-1, ::-1]  # its lower triangle turned back is an upper one
+        np.einsum("ii->i", turned)[:] += np.float32(share * mean)
         try:
-            factor = np.linalg.cholesky(turned)
+            _factorize(turned)
         except np.linalg.LinAlgError:
             continue
-        turned[:] = factor[::-1, ::-1]
-        return turned
+        return np.ascontiguousarray(turned[::-1, ::-1])
     raise ValueError("the statistics have no Cholesky factor, however much is added to their diagonal")
+
+
+def _factorize(matrix: NDArray[np.float32]) -> None:
+    """Leave the lower Cholesky factor in place of the matrix, block column by block column.
+
+    NumPy's own takes three matrices of doubles beside the one it is given; here these are of a block. Raises
+    LinAlgError: the matrix is then half done.
+    """
+    for first in range(0, len(matrix), _BLOCK):
+        last = min(first + _BLOCK, len(matrix))
+        below = matrix[first:, first:last]
+        below -= matrix[first:, :first] @ matrix[first:last, :first].T
+        corner = np.linalg.cholesky(matrix[first:last, first:last].astype(np.float64))
+        matrix[first:last, first:last] = corner
+        matrix[last:, first:last] = matrix[last:, first:last] @ np.linalg.inv(corner).T.astype(np.float32)
+        matrix[first:last, last:] = 0
