@@ -141,14 +141,18 @@ void stored_dequantize(const FormatDict& format, size_t rows, size_t columns, co
 }
 
 void codebook_fit(const FormatDict& format, const std::string& dtype_text, size_t rows, size_t columns,
-                  uintptr_t weights, size_t bytes, bool least_squares, bool given, uint64_t seed,
+                  uintptr_t weights, size_t bytes, bool least_squares, uintptr_t importance, bool given, uint64_t seed,
                   const std::vector<PartRow>& parts, int threads) {
   const bool scalar = number_of<std::string>(format, "family") == "codebook";
   const auto dtype = dtype_named(dtype_text);
   TERSOR_REQUIRE(dtype, Code::bad_type, "no dtype is named ", dtype_text);
   const auto rooms = rooms_of(parts);
   const solve::Weights matrix{*dtype, rows, columns, span_at<const uint8_t>(weights, bytes)};
-  const solve::CodebookFit options{.least_squares = least_squares, .given = given, .seed = seed};
+  const solve::CodebookFit options{
+      .least_squares = least_squares,
+      .importance = std::span(reinterpret_cast<const float*>(importance), importance ? columns : 0),
+      .given = given,
+      .seed = seed};
   const auto scalars = scalar ? scalar_codebook_of(format) : ScalarCodebook();
   const auto vectors = scalar ? VectorCodebook() : vector_codebook_of(format);
   const nb::gil_scoped_release released;
@@ -226,8 +230,8 @@ void bind_codebooks(nb::module_& m) {
   m.def("stored_dequantize", &stored_dequantize, nb::arg("format"), nb::arg("rows"), nb::arg("columns"),
         nb::arg("parts"), nb::arg("first"), nb::arg("count"), nb::arg("out"), nb::arg("threads"));
   m.def("codebook_fit", &codebook_fit, nb::arg("format"), nb::arg("dtype"), nb::arg("rows"), nb::arg("columns"),
-        nb::arg("weights"), nb::arg("bytes"), nb::arg("least_squares"), nb::arg("given"), nb::arg("seed"),
-        nb::arg("parts"), nb::arg("threads"));
+        nb::arg("weights"), nb::arg("bytes"), nb::arg("least_squares"), nb::arg("importance"), nb::arg("given"),
+        nb::arg("seed"), nb::arg("parts"), nb::arg("threads"));
   m.def(
       "wide_rows_pack",
       [](uintptr_t codes, int bits, size_t limit, size_t rows, size_t count, uintptr_t packed, size_t bytes,

@@ -109,17 +109,18 @@ std::vector<NeedRow> needs_of(const FormatDict& format, size_t rows, size_t colu
 }
 
 void fit(const FormatDict& format, const std::string& dtype_text, size_t rows, size_t columns, uintptr_t weights,
-         size_t bytes, bool least_squares, const std::vector<PartRow>& parts, int threads) {
+         size_t bytes, bool least_squares, uintptr_t importance, const std::vector<PartRow>& parts, int threads) {
   const auto chosen = grid_format_of(format);
   const auto dtype = dtype_named(dtype_text);
   TERSOR_REQUIRE(dtype, Code::bad_type, "no dtype is named ", dtype_text);
   const auto rooms = rooms_of(parts);
   const nb::gil_scoped_release released;
   const solve::Weights matrix{*dtype, rows, columns, span_at<const uint8_t>(weights, bytes)};
+  const solve::GridFit options{least_squares, span_at<const float>(importance, importance ? columns : 0)};
   std::visit(
       [&](const auto& one) {
-        if constexpr (requires { solve::grid_fit(matrix, one, least_squares, rooms, threads); })
-          solve::grid_fit(matrix, one, least_squares, rooms, threads);
+        if constexpr (requires { solve::grid_fit(matrix, one, options, rooms, threads); })
+          solve::grid_fit(matrix, one, options, rooms, threads);
         else
           fail(Code::bad_call, "codebooks have a fit of their own");
       },
@@ -202,7 +203,7 @@ formats::Grid grid_of(const FormatDict& format, size_t rows, size_t columns, con
 void bind_formats(nb::module_& m) {
   m.def("grid_parts", &needs_of, nb::arg("format"), nb::arg("rows"), nb::arg("columns"));
   m.def("grid_fit", &fit, nb::arg("format"), nb::arg("dtype"), nb::arg("rows"), nb::arg("columns"), nb::arg("weights"),
-        nb::arg("bytes"), nb::arg("least_squares"), nb::arg("parts"), nb::arg("threads"));
+        nb::arg("bytes"), nb::arg("least_squares"), nb::arg("importance"), nb::arg("parts"), nb::arg("threads"));
   m.def("grid_columns", &solve_columns, nb::arg("format"), nb::arg("dtype"), nb::arg("rows"), nb::arg("columns"),
         nb::arg("weights"), nb::arg("bytes"), nb::arg("parts"), nb::arg("factor"), nb::arg("order"), nb::arg("passes"),
         nb::arg("codes"), nb::arg("threads"));

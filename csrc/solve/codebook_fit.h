@@ -12,8 +12,9 @@ namespace tersor::solve {
 
 struct CodebookFit {
   bool least_squares =
-      false;           // scales of least squared error: for scalars of a list of smaller ones, for vectors exactly
-  bool given = false;  // the part `codebook` holds one already
+      false;  // scales of least squared error: for scalars of a list of smaller ones, for vectors exactly
+  std::span<const float> importance{};  // of columns in that choice, as GridFit's; vectors know none
+  bool given = false;                   // the part `codebook` holds one already
   uint64_t seed = 0;
   int rounds = 20;  // of Lloyd's
 };

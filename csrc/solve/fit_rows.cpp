@@ -108,4 +108,12 @@ float require_weights(const Weights& weights, int threads) {
   return std::bit_cast<float>(found.most);
 }
 
+void require_importance(std::span<const float> importance, size_t columns) {
+  TERSOR_REQUIRE(importance.empty() || importance.size() == columns, Code::bad_call, importance.size(),
+                 " numbers of importance for ", columns, " columns");
+  for (size_t i = 0; i < importance.size(); ++i)
+    TERSOR_REQUIRE(importance[i] >= 0 && std::isfinite(importance[i]), Code::bad_call, "the importance of column ", i,
+                   " is ", importance[i], ", a finite number of 0 or more is needed");
+}
+
 }  // namespace tersor::solve

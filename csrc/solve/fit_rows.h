@@ -37,23 +37,30 @@ struct Choice {
   uint8_t scale_byte = 0;  // where the scale is e8m0 or e4m3
 };
 
+// A group of weights and what each matters; of no importance: all the same.
+struct Group {
+  std::span<const float> weights, importance;
+};
+
 // f(weight) squared, summed.
 template <class F>
-double squares(std::span<const float> weights, const F& f) noexcept {
-  double lanes[kLanes] = {};
-  size_t i = 0;
-  for (; i + kLanes <= weights.size(); i += kLanes)
-    for (size_t lane = 0; lane < kLanes; ++lane) {
-      const float error = f(weights[i + lane]);
-      lanes[lane] += double(error) * double(error);
-    }
-  for (size_t lane = 0; i < weights.size(); ++i, ++lane) {
-    const float error = f(weights[i]);
-    lanes[lane] += double(error) * double(error);
-  }
-  double sum = 0;
-  for (const double lane : lanes) sum += lane;
-  return sum;
+double squares(const Group& group, const F& f) noexcept {
+  const auto sum_of = [&](const auto& square) {
+    double lanes[kLanes] = {};
+    size_t i = 0;
+    for (; i + kLanes <= group.weights.size(); i += kLanes)
+      for (size_t lane = 0; lane < kLanes; ++lane) lanes[lane] += square(i + lane);
+    for (size_t lane = 0; i < group.weights.size(); ++i, ++lane) lanes[lane] += square(i);
+    double sum = 0;
+    for (const double lane : lanes) sum += lane;
+    return sum;
+  };
+  const auto plain = [&](size_t i) {
+    const float error = f(group.weights[i]);
+    return double(error) * double(error);
+  };
+  if (group.importance.empty()) return sum_of(plain);
+  return sum_of([&](size_t i) { return double(group.importance[i]) * plain(i); });
 }
 
 // The nearest integer, ties to even, of a value between -2^22 and 2^22.
@@ -63,8 +70,9 @@ float rounded(formats::NumberKind kind, float value) noexcept;  // to f32, f16 o
 void put_number(formats::NumberKind kind, std::span<uint8_t> numbers, size_t index, float value) noexcept;
 void require_finite(float number, const char* what, size_t row, size_t group);  // what a dtype cannot hold: bad_call
 
-// Raises bad_type and bad_call as grid_fit does. Returns the largest magnitude.
+// Raise bad_type and bad_call as grid_fit does. Returns the largest magnitude.
 float require_weights(const Weights& weights, int threads);
+void require_importance(std::span<const float> importance, size_t columns);
 
 template <class Rule, class Error>
 Choice chosen(const Rule& rule, const Statistics& statistics, bool least_squares, const Error& error_of) {
@@ -80,12 +88,16 @@ Choice chosen(const Rule& rule, const Statistics& statistics, bool least_squares
   return best;
 }
 
+inline std::span<const float> part_of(std::span<const float> importance, size_t first, size_t count) noexcept {
+  return importance.empty() ? importance : importance.subspan(first, count);
+}
+
 // Rows to a thread at once.
 inline size_t grain_of(size_t columns) noexcept { return std::max<size_t>(1, (size_t(1) << 14) / columns); }
 
 // One choice for all of the matrix. Rows give their sums apart; they are added in order.
 template <class Rule>
-Choice chosen_for_all(const Weights& weights, const Rule& rule, bool least_squares, int threads) {
+Choice chosen_for_all(const Weights& weights, const Rule& rule, const GridFit& options, int threads) {
   const auto each_row = [&](const auto& f) {
     parallel_for(weights.rows, grain_of(weights.columns), threads, [&](size_t begin, size_t end) {
       ScratchFrame scratch;
@@ -98,24 +110,25 @@ Choice chosen_for_all(const Weights& weights, const Rule& rule, bool least_squar
   Statistics all;
   for (const Statistics& one : statistics) all.merge(one);
   std::vector<double> errors(weights.rows);
-  return chosen(rule, all, least_squares, [&](const Choice& choice) {
-    each_row([&](size_t n, std::span<const float> row) { errors[n] = rule.error(choice, row); });
+  return chosen(rule, all, options.least_squares, [&](const Choice& choice) {
+    each_row([&](size_t n, std::span<const float> row) { errors[n] = rule.error(choice, {row, options.importance}); });
     double sum = 0;
     for (const double error : errors) sum += error;
     return sum;
   });
 }
 
-// Rule: candidates(), candidate(statistics, i) -> Choice, error(choice, weights) -> double, encode(choice, weights,
+// Rule: candidates(), candidate(statistics, i) -> Choice, error(choice, group) -> double, encode(choice, weights,
 // codes), and store(row, choices), which writes a row's numbers and leaves in `choices` what a reader will find there.
 template <class Rule>
-void fit_rows(const Weights& weights, size_t group, formats::CodeWidth width, const Rule& rule, bool least_squares,
+void fit_rows(const Weights& weights, size_t group, formats::CodeWidth width, const Rule& rule, const GridFit& options,
               std::span<uint8_t> codes, int threads) {
+  require_importance(options.importance, weights.columns);
   const formats::GroupLayout layout(group, weights.rows, weights.columns);
   const size_t row_bytes = width.row_bytes(weights.columns);
   Choice for_all;
   if (layout.whole) {
-    for_all = chosen_for_all(weights, rule, least_squares, threads);
+    for_all = chosen_for_all(weights, rule, options, threads);
     rule.store(0, {&for_all, 1});
   }
   parallel_for(weights.rows, grain_of(weights.columns), threads, [&](size_t begin, size_t end) {
@@ -132,9 +145,10 @@ void fit_rows(const Weights& weights, size_t group, formats::CodeWidth width, co
     for (size_t row = begin; row < end; ++row) {
       weights.row(row, values.data());
       if (!layout.whole) {
-        each_group([&](size_t g, size_t, std::span<const float> some) {
-          choices[g] = chosen(rule, statistics_of(some), least_squares,
-                              [&](const Choice& choice) { return rule.error(choice, some); });
+        each_group([&](size_t g, size_t first, std::span<const float> some) {
+          const Group one{some, part_of(options.importance, first, some.size())};
+          choices[g] = chosen(rule, statistics_of(some), options.least_squares,
+                              [&](const Choice& choice) { return rule.error(choice, one); });
         });
         rule.store(row, choices);
       }

@@ -34,10 +34,10 @@ struct Rule {
     return {.scale = formats::kE4M3.value(byte) * tensor_scale, .scale_byte = byte};
   }
 
-  double error(const Choice& choice, std::span<const float> weights) const noexcept {
+  double error(const Choice& choice, const Group& group) const noexcept {
     const float scale = choice.scale;
-    if (scale == 0) return squares(weights, [](float weight) { return weight; });
-    return squares(weights, [&](float weight) { return weight - scale * floats.rounded(weight / scale); });
+    if (scale == 0) return squares(group, [](float weight) { return weight; });
+    return squares(group, [&](float weight) { return weight - scale * floats.rounded(weight / scale); });
   }
 
   void encode(const Choice& choice, std::span<const float> weights, uint8_t* codes) const noexcept {
@@ -59,7 +59,7 @@ struct Rule {
 
 }  // namespace
 
-void grid_fit(const Weights& weights, const FloatGroup& format, bool least_squares,
+void grid_fit(const Weights& weights, const FloatGroup& format, const GridFit& options,
               std::span<const formats::PartRoom> parts, int threads) {
   const float most = require_weights(weights, threads);
   const auto data = formats::data_of(formats::parts_of(format, weights.rows, weights.columns), parts);
@@ -68,7 +68,7 @@ void grid_fit(const Weights& weights, const FloatGroup& format, bool least_squar
   const float tensor_scale = most / (formats::kE4M3.most * format.floats().most);
   if (format.has_tensor_scale()) put_number(NumberKind::f32, data[2], 0, tensor_scale);
   const Rule rule{.format = format, .scales = data[1], .groups = layout.count, .tensor_scale = tensor_scale};
-  fit_rows(weights, format.group, format.width(), rule, least_squares, data[0], threads);
+  fit_rows(weights, format.group, format.width(), rule, options, data[0], threads);
 }
 
 }  // namespace tersor::solve

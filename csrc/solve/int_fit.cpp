@@ -78,10 +78,10 @@ struct Rule {
       f([=](float weight) { return nearest(std::clamp((weight - minimum) / scale, low, high)); });
   }
 
-  double error(const Choice& choice, std::span<const float> weights) const noexcept {
+  double error(const Choice& choice, const Group& group) const noexcept {
     double sum = 0;
     with_level(choice, [&](const auto& level) {
-      sum = squares(weights, [&](float weight) { return weight - (choice.scale * level(weight) + choice.minimum); });
+      sum = squares(group, [&](float weight) { return weight - (choice.scale * level(weight) + choice.minimum); });
     });
     return sum;
   }
@@ -134,7 +134,7 @@ struct Rule {
 
 }  // namespace
 
-void grid_fit(const Weights& weights, const IntGroup& format, bool least_squares,
+void grid_fit(const Weights& weights, const IntGroup& format, const GridFit& options,
               std::span<const formats::PartRoom> parts, int threads) {
   require_weights(weights, threads);
   const auto needs = formats::parts_of(format, weights.rows, weights.columns);
@@ -152,7 +152,7 @@ void grid_fit(const Weights& weights, const IntGroup& format, bool least_squares
                   .super_scales = named("super_scales"),
                   .super_minimums = named("super_minimums"),
                   .groups = layout.count};
-  fit_rows(weights, format.group, format.width(), rule, least_squares, named("codes"), threads);
+  fit_rows(weights, format.group, format.width(), rule, options, named("codes"), threads);
 }
 
 }  // namespace tersor::solve

@@ -48,13 +48,13 @@ float stored_level(const ScalarCodebook& format, std::span<const uint8_t> codebo
 }
 
 // The scale among some smaller ones that leaves the least squared error.
-float best_scale(NumberKind kind, const Levels& levels, std::span<const float> weights, float scale) noexcept {
+float best_scale(NumberKind kind, const Levels& levels, const Group& group, float scale) noexcept {
   float best = scale;
   double least = INFINITY;
   for (int i = 0; i < kShrinks; ++i) {
     const float one = rounded(kind, scale * (1 - 0.02f * float(i)));
     const double error =
-        squares(weights, [&](float weight) { return weight - one * levels.level(levels.place(ratio(weight, one))); });
+        squares(group, [&](float weight) { return weight - one * levels.level(levels.place(ratio(weight, one))); });
     if (error < least) least = error, best = one;
   }
   return best;
@@ -65,6 +65,7 @@ float best_scale(NumberKind kind, const Levels& levels, std::span<const float> w
 void codebook_fit(const Weights& weights, const ScalarCodebook& format, const CodebookFit& options,
                   std::span<const formats::PartRoom> parts, int threads) {
   const float most = require_weights(weights, threads);
+  require_importance(options.importance, weights.columns);
   const size_t rows = weights.rows, columns = weights.columns, count = format.levels;
   const auto data = formats::data_of(formats::parts_of(format, rows, columns), parts);
   const formats::GroupLayout layout(format.group, rows, columns);
@@ -128,7 +129,8 @@ void codebook_fit(const Weights& weights, const ScalarCodebook& format, const Co
     const Levels own = one_table ? for_all : levels_of(format.scope == Scope::channel ? row : row * layout.count + g);
     const std::span<const float> some(matrix.data() + first, size);
     float& scale = scale_of(row, g);
-    if (options.least_squares && scaled && !layout.whole) scale = best_scale(format.scale, own, some, scale);
+    if (options.least_squares && scaled && !layout.whole)
+      scale = best_scale(format.scale, own, {some, part_of(options.importance, g * layout.group, size)}, scale);
     for (size_t i = 0; i < size; ++i) codes[first + i] = own.code(own.place(ratio(some[i], scale)));
   });
   if (scaled)

@@ -16,7 +16,7 @@ constexpr size_t kSampleAnEntry = 64, kLeastSample = size_t(1) << 16;  // vector
 
 // The square root of the mean square, summed in the order of fit_rows.h.
 float root_mean_square(std::span<const float> row) noexcept {
-  return float(std::sqrt(squares(row, [](float weight) { return weight; }) / double(row.size())));
+  return float(std::sqrt(squares({row, {}}, [](float weight) { return weight; }) / double(row.size())));
 }
 
 }  // namespace

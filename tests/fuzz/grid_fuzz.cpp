@@ -72,7 +72,7 @@ void fit_and_read(const Format& format, const Choices& choices, std::span<const 
     rooms.push_back({need.name, need.dtype, need.shape, kept.back()});
   }
   const DType dtype = choices.bytes[0] & 2 ? DType::F16 : DType::BF16;
-  solve::grid_fit({dtype, rows, columns, weights}, format, choices.bytes[0] & 4, rooms, 1);
+  solve::grid_fit({dtype, rows, columns, weights}, format, {.least_squares = bool(choices.bytes[0] & 4)}, rooms, 1);
   const std::vector<Part> parts = [&] {
     std::vector<Part> found;
     for (const PartRoom& room : rooms) found.push_back({room.name, room.dtype, room.shape, room.data});

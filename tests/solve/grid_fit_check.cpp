@@ -1,5 +1,6 @@
 #include "solve/grid_fit.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -40,14 +41,15 @@ Weights of(const std::vector<float>& weights, size_t rows, size_t columns) {
 }
 
 template <class Format>
-Fitted fitted(const Weights& weights, const Format& format, bool least_squares, int threads) {
+Fitted fitted(const Weights& weights, const Format& format, bool least_squares, int threads,
+              std::span<const float> importance = {}) {
   Fitted found{formats::parts_of(format, weights.rows, weights.columns), {}};
   std::vector<formats::PartRoom> rooms;
   for (const auto& need : found.needs) {
     found.data.emplace_back(size_t(bytes_of(need.dtype, need.shape)));
     rooms.push_back({need.name, need.dtype, need.shape, found.data.back()});
   }
-  grid_fit(weights, format, least_squares, rooms, threads);
+  grid_fit(weights, format, {.least_squares = least_squares, .importance = importance}, rooms, threads);
   return found;
 }
 
@@ -155,6 +157,34 @@ TEST_CASE("grid_fit: what cannot be stored is refused") {
   CHECK(check::error_of([&] { fitted(odd, format, false, 1); }) == "480 bytes for weights of [3, 41]");
 }
 
+TEST_CASE("grid_fit: columns weigh what they matter") {
+  const size_t rows = 5, columns = 96;
+  const auto weights = gaussian(rows * columns);
+  const auto check = [&](const auto& format) {
+    const auto fit = [&](std::span<const float> importance, int threads) {
+      return fitted(of(weights, rows, columns), format, true, threads, importance).data;
+    };
+    std::vector<float> importance(columns, 1.0f);
+    CHECK(fit(importance, 1) == fit({}, 1));
+    for (size_t k = 0; k < columns; ++k) importance[k] = float(k % 7);
+    CHECK(fit(importance, 1) != fit({}, 1));
+    CHECK(fit(importance, 1) == fit(importance, 3));
+    std::ranges::fill(importance, 0.0f);  // nothing matters: the format's own rule
+    CHECK(fit(importance, 1) == fitted(of(weights, rows, columns), format, false, 1).data);
+  };
+  check(IntGroup{.bits = 3, .group = 32});
+  check(IntGroup{.bits = 3, .group = 32, .mode = IntGroup::Mode::minimum});
+  check(IntGroup{.bits = 4, .group = formats::kTensor});
+  check(FloatGroup{.element = FloatGroup::Element::e2m1, .group = 16, .scale = NumberKind::f16});
+
+  const IntGroup format{.bits = 3, .group = 32};
+  for (const auto& [importance, text] : std::vector<std::pair<std::vector<float>, std::string>>{
+           {std::vector<float>(95, 1.0f), "95 numbers of importance for 96 columns"},
+           {std::vector<float>(96, -1.0f), "the importance of column 0 is -1, a finite number of 0 or more is needed"},
+           {std::vector<float>(96, NAN), "the importance of column 0 is nan, a finite number of 0 or more is needed"}})
+    CHECK(check::error_of([&] { fitted(of(weights, rows, columns), format, true, 1, importance); }) == text);
+}
+
 // Searches compare sums: were these to depend on processor or compiler, some scale here would be another.
 TEST_CASE("grid_fit: parts are what they were, on every machine") {
   const auto weights = gaussian(7 * 301);
@@ -163,6 +193,13 @@ TEST_CASE("grid_fit: parts are what they were, on every machine") {
     for (const bool least_squares : {false, true})
       for (const auto& part : fitted(of(weights, 7, 301), format, least_squares, 1).data) hash.update(part);
   };
+  std::vector<float> importance(301);
+  for (size_t k = 0; k < importance.size(); ++k) importance[k] = float(k % 11) * 0.3f;
+  HashStream weighed;
+  for (const int bits : {2, 3, 4})
+    for (const auto& part : fitted(of(weights, 7, 301), IntGroup{.bits = bits, .group = 64}, true, 1, importance).data)
+      weighed.update(part);
+  CHECK(weighed.finish().hex() == "a74fe2b5fa9f8e4e521f938ce5338bc2");
   for (const int bits : {1, 2, 3, 4, 5, 6, 8})
     for (const auto mode : {IntGroup::Mode::symmetric, IntGroup::Mode::zero, IntGroup::Mode::minimum})
       for (const auto scale : {NumberKind::f32, NumberKind::f16, NumberKind::bf16})

@@ -72,7 +72,7 @@ def test_each_step_lowers_the_error_of_the_outputs(name):
     statistics = statistics_of(x)
     nearest = Nearest(clip="mse").solve(weight, name, statistics)
     gptq = GPTQ().solve(weight, name, statistics)
-    descent = CoordinateDescent().solve(weight, name, statistics)
+    descent = CoordinateDescent(clip="mse").solve(weight, name, statistics)
     errors = [output_error(q, weight, x) for q in (nearest, gptq, descent)]
     assert errors[1] < 0.9 * errors[0]
     assert errors[2] < errors[1]
@@ -88,7 +88,7 @@ def test_no_row_is_worse_after_descent_than_before():
     """Few tokens, so that damping weighs much: it is no part of what descent lowers."""
     weight, x = matrix(400, 24), inputs(30, 24)
     statistics = statistics_of(x)
-    before, after = (solver.solve(weight, "int2-g32", statistics) for solver in (GPTQ(), CoordinateDescent()))
+    before, after = (solver.solve(weight, "int2-g32", statistics) for solver in (GPTQ(), CoordinateDescent(clip="mse")))
     errors = [np.square(x.astype(np.float64) @ (q.dequantize(np.float32) - weight).T).sum(0) for q in (before, after)]
     assert (errors[1] <= errors[0] * (1 + 1e-5)).all()
     assert errors[1].sum() < 0.99 * errors[0].sum()
@@ -184,7 +184,7 @@ def test_what_cannot_be_solved_is_refused():
     for options, text in {
         ("order", "rows"): "order is one of activations, columns, not 'rows'",
         ("damping", 1.5): r"damping is in \[0, 1\], not 1.5",
-        ("clip", "max"): "clip is one of none, mse, not 'max'",
+        ("clip", "max"): "clip is one of none, mse, hessian, search, not 'max'",
     }.items():
         for solver in (GPTQ, CoordinateDescent):
             with pytest.raises(ValueError, match=text):

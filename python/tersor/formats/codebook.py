@@ -10,7 +10,7 @@ import numpy as np
 
 from tersor import _core
 from tersor.formats.format import Format, Part, Parts, Shape, rows_of
-from tersor.formats.grid_format import GridFormat
+from tersor.formats.grid_format import GridFormat, importance_of
 from tersor.lossless import NUMPY_DTYPES, elements_of
 
 if TYPE_CHECKING:
@@ -25,9 +25,11 @@ _VECTOR = re.compile(r"vq-d(?P<dimension>\d)-k(?P<entries>\d+)(?:-s(?P<stages>\d
 
 
 def _fitted(
-    fmt: Format, weight: NDArray[Any], clip: str, seed: int, threads: int, codebook: object
-) -> dict[str, NDArray[Any]]:
+    fmt: Format, weight: NDArray[Any], clip: str, seed: int, threads: int, codebook: object,
+    importance: NDArray[np.float32] | None = None,
+) -> dict[str, NDArray[Any]]:  # fmt: skip
     rows, columns = weight.shape
+    weighing = importance_of(importance, columns)
     found = elements_of(weight)
     parts = {name: np.zeros(part.shape, NUMPY_DTYPES[part.dtype]) for name, part in fmt.parts(rows, columns).items()}
     if codebook is not None:
@@ -40,8 +42,8 @@ def _fitted(
             raise ValueError("the codebook has entries that are not finite")
         parts["codebook"] = given
     _core.codebook_fit(
-        fmt.to_dict(), found.dtype, rows, columns, found.address, found.nbytes, clip == "mse", codebook is not None,
-        seed % 2**64, rows_of(parts), threads,
+        fmt.to_dict(), found.dtype, rows, columns, found.address, found.nbytes, clip == "mse",
+        0 if weighing is None else weighing.ctypes.data, codebook is not None, seed % 2**64, rows_of(parts), threads,
     )  # fmt: skip
     return parts
 
@@ -91,13 +93,15 @@ class ScalarCodebook(GridFormat):
         )
 
     def encode(
-        self, weight: NDArray[Any], *, clip: str, seed: int, threads: int, codebook: object = None
-    ) -> dict[str, NDArray[Any]]:
+        self, weight: NDArray[Any], *, clip: str, seed: int, threads: int,
+        importance: NDArray[np.float32] | None = None, codebook: object = None,
+    ) -> dict[str, NDArray[Any]]:  # fmt: skip
         """Learn the table (seeded), or take `codebook`, the part of another tensor, and round to the nearest level.
 
-        Scales are the largest magnitudes; clip "mse" takes smaller ones where they leave less error. Raises ValueError.
+        Scales are the largest magnitudes; clip "mse" takes smaller ones where they leave less error, columns
+        weighing as `importance` says. Raises ValueError.
         """
-        return _fitted(self, weight, clip, seed, threads, codebook)
+        return _fitted(self, weight, clip, seed, threads, codebook, importance)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+def importance_of(importance: NDArray[np.float32] | None, columns: int) -> NDArray[np.float32] | None:
+    """Importance as the core takes it, row-major. Raises ValueError (a shape)."""
+    if importance is None:
+        return None
+    if importance.shape != (columns,):
+        raise ValueError(f"importance is {list(importance.shape)}, [{columns}] is needed")
+    return np.ascontiguousarray(importance, np.float32)
+
+
 @dataclass(frozen=True, kw_only=True)
 class GridFormat(Format):
     """A Format whose parts, checks and dequantizer are those of csrc/formats/grid.h."""
@@ -28,16 +37,22 @@ class GridFormat(Format):
         needs = _core.grid_parts(self.to_dict(), rows, columns)
         return {name: Part(dtype, tuple(shape)) for name, dtype, shape in needs}
 
-    def encode(self, weight: NDArray[Any], *, clip: str, seed: int, threads: int) -> dict[str, NDArray[Any]]:
-        """Round to nearest. Raises ValueError (weights that are not finite; a scale beyond its dtype)."""
+    def encode(
+        self, weight: NDArray[Any], *, clip: str, seed: int, threads: int, importance: NDArray[np.float32] | None = None
+    ) -> dict[str, NDArray[Any]]:
+        """Round to nearest. importance: [K], finite, 0 or more: what each column weighs in clip "mse"; None: the same.
+
+        Raises ValueError (weights that are not finite; a scale beyond its dtype; importance).
+        """
         rows, columns = weight.shape
+        weighing = importance_of(importance, columns)
         found = elements_of(weight)
         parts = {
             name: np.zeros(part.shape, NUMPY_DTYPES[part.dtype]) for name, part in self.parts(rows, columns).items()
         }
         _core.grid_fit(
-            self.to_dict(), found.dtype, rows, columns, found.address, found.nbytes, clip == "mse", rows_of(parts),
-            threads,
+            self.to_dict(), found.dtype, rows, columns, found.address, found.nbytes, clip == "mse",
+            0 if weighing is None else weighing.ctypes.data, rows_of(parts), threads,
         )  # fmt: skip
         return parts
 

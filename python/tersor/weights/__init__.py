@@ -10,19 +10,25 @@ from typing import NamedTuple
 
 from tersor.weights.composition import output_error
 from tersor.weights.coordinate_descent import CoordinateDescent
+from tersor.weights.decoupleq import DecoupleQ
 from tersor.weights.gptq import GPTQ
+from tersor.weights.hqq import HQQ
 from tersor.weights.layer_recipe import LayerRecipe
 from tersor.weights.nearest import Nearest
+from tersor.weights.nupes import Nupes
 from tersor.weights.recipe import Recipe, Rule
 from tersor.weights.solver import MissingStatisticsError, Solver
 
 __all__ = [
     "GPTQ",
+    "HQQ",
     "SOLVERS",
     "CoordinateDescent",
+    "DecoupleQ",
     "LayerRecipe",
     "MissingStatisticsError",
     "Nearest",
+    "Nupes",
     "Recipe",
     "Row",
     "Rule",
@@ -47,6 +53,9 @@ SOLVERS = {
     "rtn": Row(Nearest, False, "rounding to nearest"),
     "gptq": Row(GPTQ, True, "Frantar et al., GPTQ, ICLR 2023"),
     "cd": Row(CoordinateDescent, True, "Behdin et al., QuantEase, arXiv:2309.01885"),
+    "decoupleq": Row(DecoupleQ, True, "Guo et al., decoupleQ, arXiv:2404.12759"),
+    "hqq": Row(HQQ, False, "Badri and Shaji, half-quadratic quantization, 2023"),
+    "nupes": Row(Nupes, False, "Yvinec et al., NUPES, arXiv:2308.05600"),
     "learned": Row(GPTQ, True, "Cheng et al., SignRound, arXiv:2309.05516", of_models=True),
     "discquant": Row(GPTQ, True, "Chee et al., DiscQuant, arXiv:2501.06417", of_models=True),
 }

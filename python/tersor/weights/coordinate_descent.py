@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tersor.weights.gptq import feedback_codes, require_options
+from tersor.weights.gptq import chosen, require_options
 from tersor.weights.solver import Problem
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from tersor.calibrate import Statistics
-    from tersor.formats.format import Format
+    from tersor.formats.format import Format, Parts
     from tersor.formats.quantized import QuantizedTensor
 
 
@@ -28,22 +30,23 @@ class CoordinateDescent:
     passes: int = 20
     order: str = "activations"
     damping: float = 0.01
-    clip: str = "mse"
+    clip: str = "search"
 
     def __post_init__(self) -> None:
-        require_options(self.order, self.damping, self.clip)
-        if self.passes < 1:
-            raise ValueError(f"passes are 1 or more, not {self.passes}")
+        require_options(self.order, self.damping, self.clip, self.passes)
 
     def solve(
         self, weight: object, fmt: Format | str, statistics: Statistics | None = None, *, threads: int = 0
     ) -> QuantizedTensor:
         """Solver.solve."""
         problem = Problem.of(weight, fmt, statistics, order=self.order, damping=self.damping)
-        parts = problem.fmt.encode(problem.weight, clip=self.clip, seed=0, threads=threads)
-        codes = feedback_codes(problem, parts, threads)
-        factor = (problem.hessian / np.diag(problem.hessian)).astype(np.float32, copy=False)
-        codes, _ = problem.fmt.choose(
-            problem.weight, parts, factor, problem.order, codes=codes, passes=self.passes, threads=threads
-        )
-        return problem.stored(parts, codes, threads)
+        parts, codes = chosen(problem, self.clip, threads)
+        return problem.stored(parts, improved(problem, parts, codes, self.passes, threads), threads)
+
+
+def improved(problem: Problem, parts: Parts, codes: NDArray[np.uint8], passes: int, threads: int) -> NDArray[np.uint8]:
+    """Codes after so many passes, uint8 [N, K]."""
+    factor: NDArray[np.float32] = np.divide(problem.hessian, np.diag(problem.hessian), dtype=np.float32)
+    return problem.fmt.choose(
+        problem.weight, parts, factor, problem.order, codes=codes, passes=passes, threads=threads
+    )[0]

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tersor.formats.quantized import QuantizedTensor, quantize
-from tersor.weights.solver import CLIPS
 
 if TYPE_CHECKING:
     from tersor.calibrate import Statistics
@@ -21,8 +20,8 @@ class Nearest:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.clip not in CLIPS:
-            raise ValueError(f"clip is one of {', '.join(CLIPS)}, not {self.clip!r}")
+        if self.clip not in ("none", "mse"):
+            raise ValueError(f"clip is one of none, mse, not {self.clip!r}")
 
     def solve(
         self, weight: object, fmt: Format | str, statistics: Statistics | None = None, *, threads: int = 0
