@@ -8,15 +8,19 @@ except ImportError as error:
     raise ImportError("tersor.nn needs PyTorch >= 2.10: pip install 'tersor[torch]'") from error
 
 from tersor.nn.convert import ConvertedLayer, convert_
+from tersor.nn.discquant import DiscQuant
 from tersor.nn.exact import ExactBytes, ExactEmbedding, ExactLinear, compress_exact_, exact_bytes
 from tersor.nn.experts import QuantExperts
+from tersor.nn.learned_rounding import LearnedRounding
 from tersor.nn.quantized import PackedWeight, QuantEmbedding, QuantLinear
 
 __all__ = [
     "ConvertedLayer",
+    "DiscQuant",
     "ExactBytes",
     "ExactEmbedding",
     "ExactLinear",
+    "LearnedRounding",
     "PackedWeight",
     "QuantEmbedding",
     "QuantExperts",
