@@ -166,6 +166,7 @@ class ModelWriter:
     """Writes a model's folder from parts, each whole on disk before the next is asked for.
 
     Parts lie in OUT/.parts until `finish` copies them into model.safetensors, or shards with an index, and config.json.
+    A tensor of a later part replaces one of the same name.
     The same parts give the same bytes. path: made where it is not there.
     """
 
@@ -233,7 +234,7 @@ class ModelWriter:
                 _write_shard(self.path / name, arrays, rows)
                 index |= dict.fromkeys(arrays, name)
         if len(shards) > 1:
-            total = sum(reader.nbytes(name) for reader in readers for name in reader.shapes)
+            total = sum(reader.nbytes(name) for arrays in shards for name, reader in arrays.items())
             _write_json(self.path / _INDEX, {"metadata": {"total_size": total}, "weight_map": index})
         found = dict(config)
         if rows:
@@ -248,13 +249,14 @@ class ModelWriter:
         return self.parts / f"{number:06d}.safetensors"
 
     def _shards(self, readers: list[Reader], rows: Mapping[str, Any]) -> Iterator[dict[str, Reader]]:
-        """The arrays of each file: in the order of parts, those of a matrix together."""
+        """The arrays of each file: in the order of parts, those of a matrix together; a later part's replace others."""
         home = {place: name for name, row in rows.items() for place in places_of(row)}
+        last = {name: reader for reader in readers for name in reader.shapes}
         shard: dict[str, Reader] = {}
         size = 0
         for reader in readers:
             together: dict[str, list[str]] = {}
-            for name in reader.shapes:
+            for name in (name for name in reader.shapes if last[name] is reader):
                 together.setdefault(home.get(name, name), []).append(name)
             for names in together.values():
                 needed = sum(reader.nbytes(name) for name in names)

@@ -51,7 +51,7 @@ class Workers:
             yield ahead.popleft().result()
 
 
-class HiddenStates:
+class HiddenStates(Sequence[Any]):
     """Tensors of one shape and dtype, a window each: in memory while they are few, else in a file."""
 
     def __init__(self, count: int, place: Path) -> None:
@@ -64,7 +64,7 @@ class HiddenStates:
     def __len__(self) -> int:
         return self._count
 
-    def __getitem__(self, i: int) -> torch.Tensor:
+    def __getitem__(self, i: Any) -> Any:
         if self._file is None:
             held = self._held[i]
             assert held is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -18,8 +19,10 @@ from tersor.formats.model_folder import Entry, ModelWriter
 from tersor.formats.quantized import QuantizedTensor
 from tersor.nn.blocks import Layer, layers_of, matrix_of
 from tersor.nn.calibration import HiddenStates, Taps, Workers
+from tersor.nn.discquant import DiscQuant
+from tersor.nn.learned_rounding import LearnedRounding
 from tersor.nn.quantized import tensor_of_array
-from tersor.nn.stages import Source, Stage, Stages
+from tersor.nn.stages import Source, Stage, Stages, logits_of
 from tersor.weights import LayerRecipe, Recipe
 
 CHECKED = 8  # windows that no solver sees, on which the whole model's loss is measured
@@ -89,7 +92,10 @@ class Run:
         self._layers = layers_of(model)
         head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
         self._head = next((path for path, module in model.named_modules() if module is head and head is not None), "")
+        self._learns = {layer.name for layer in self._layers if self._solver_of(layer) == "learned"}
+        self._refined = [layer for layer in self._layers if self._solver_of(layer) == "discquant"]
         self._done: list[LayerResult] = []
+        self._predicted: list[torch.Tensor] = []
 
     def go(self) -> tuple[list[LayerResult], Loss | None]:
         """Quantize, and write all parts; `writer.finish` is the caller's."""
@@ -100,10 +106,13 @@ class Run:
         checked = min(CHECKED, count if enough else max(1, count // 4), max(0, count - 1))
         calibrated = count - checked
         self._hidden = HiddenStates(calibrated, self._writer.parts / "hidden.bin")
+        self._dense_hidden = HiddenStates(calibrated, self._writer.parts / "dense.bin")
         try:
             self._stages = Stages(self._model, self._source, self._windows)
             for i in range(calibrated):
                 self._hidden[i] = self._stages.first_input(i)
+                if self._learns:
+                    self._dense_hidden[i] = self._hidden[i]
             self._dense = [self._stages.first_input(calibrated + i) for i in range(checked)]
             self._quantized = list(self._dense)
             self._outside()
@@ -112,6 +121,8 @@ class Run:
                 stage.load(self._source)
                 self._stage(i + 1, stage, workers)
                 stage.drop()
+            if self._refined and calibrated:
+                self._refine_whole(calibrated)
             if not checked:
                 return self._done, None
             self._stages.load_outside()
@@ -119,6 +130,7 @@ class Run:
         finally:
             workers.close()
             self._hidden.close()
+            self._dense_hidden.close()
 
     def _outside(self) -> None:
         """Part 0: what no block has. Embeddings and head are rounded where the recipe says so."""
@@ -145,6 +157,9 @@ class Run:
     def _stage(self, number: int, stage: Stage, workers: Workers) -> None:
         layers = [layer for layer in self._layers if layer.name.startswith(stage.prefix)]
         following = _all(stage, self._dense, workers)
+        if self._learns:
+            for i, output in enumerate(workers.each(lambda i: stage(self._dense_hidden[i]), len(self._dense_hidden))):
+                self._dense_hidden[i] = output
         if self._writer.has_part(number):
             tensors, notes = self._writer.read_part(number)
             for layer in layers:
@@ -184,7 +199,10 @@ class Run:
                 entries[layer.name] = Entry(tensor=tensor, module=layer.module)
                 results[layer.name] = result
                 self._put(layer, tensor)
-                self._tell(result)
+                if layer.name not in self._learns:
+                    self._tell(result)
+        if learned := [layer for layer in solved if layer.name in self._learns]:
+            self._learn(stage, learned, entries, results)
         marks = {layer.name.rpartition(".")[0] for layer in solved if layer.module == "expert"}
         for name in self._source.names():
             if name.startswith(stage.prefix) and name not in entries and name not in marks:
@@ -194,6 +212,72 @@ class Run:
                 results[layer.name] = _dense(layer, reason, entries)
                 self._tell(results[layer.name])
         self._write(number, entries, list(results.values()), told=True)
+
+    def _learn(
+        self, stage: Stage, layers: Sequence[Layer], entries: dict[str, Entry], results: dict[str, LayerResult]
+    ) -> None:
+        """Codes and scales that bring the block's outputs nearer to those of the dense model."""
+        names = {layer.path.removeprefix(stage.prefix): layer for layer in layers}
+        made = LearnedRounding(seed=self._recipe.seed).refine(
+            stage.module,
+            _Calls(stage, self._hidden),
+            self._dense_hidden,
+            {name: entries[layer.name].tensor for name, layer in names.items()},
+            weights={name: self._dense_weight(layer) for name, layer in names.items()},
+        )
+        for name, layer in names.items():
+            self._replace(layer, made[name], entries, results)
+            self._tell(results[layer.name])
+
+    def _refine_whole(self, count: int) -> None:
+        """Codes and scales that bring the whole model's predictions nearer to the dense one's; it is in memory now."""
+        number = len(self._stages.stages) + 1
+        self._stages.load_outside()
+        for stage in self._stages.stages:
+            stage.load(self._source)
+        entries: dict[str, Entry] = {}
+        for i in range(1, number):
+            tensors, _ = self._writer.read_part(i)
+            entries |= {name: Entry(tensor=one) for name, one in tensors.items() if isinstance(one, QuantizedTensor)}
+        refined = {layer.name for layer in self._refined}
+        for layer in self._layers:
+            if layer.name in entries and layer.name not in refined:
+                self._put(layer, entries[layer.name].tensor)
+        results = {result.name: result for result in self._done}
+        if self._writer.has_part(number):
+            known, notes = self._writer.read_part(number)
+            made = {layer.path: one for layer in self._refined if isinstance(one := known[layer.name], QuantizedTensor)}
+            results |= {row["name"]: LayerResult(**row) for row in notes["results"]}
+        else:
+            start = {layer.path: entries[layer.name].tensor for layer in self._refined}
+            made = DiscQuant(seed=self._recipe.seed).refine(self._model, list(self._windows[:count]), start)
+        for layer in self._refined:
+            self._replace(layer, made[layer.path], entries, results)
+        if not self._writer.has_part(number):
+            own = {layer.name: dataclasses.replace(entries[layer.name], module=layer.module) for layer in self._refined}
+            notes = {"results": [asdict(results[layer.name]) for layer in self._refined], "run": self._note}
+            self._writer.write_part(number, own, notes)
+        self._done = [results[result.name] for result in self._done]
+        with torch.no_grad():
+            self._predicted = [logits_of(self._model, window[None])[0] for window in self._windows[count:]]
+
+    def _replace(
+        self, layer: Layer, tensor: QuantizedTensor, entries: dict[str, Entry], results: dict[str, LayerResult]
+    ) -> None:
+        """A better matrix in the place of a layer's. The output error was that of the one before."""
+        entries[layer.name] = Entry(tensor=tensor, module=layer.module)
+        results[layer.name] = _result(layer, tensor, results[layer.name].tokens)
+        self._put(layer, tensor)
+
+    def _dense_weight(self, layer: Layer) -> torch.Tensor:
+        return tensor_of_array(self._weight(layer)).to(torch.float32)
+
+    def _solver_of(self, layer: Layer) -> str:
+        """ "" for layers that stay dense, and experts, which learn nothing."""
+        if layer.reason or layer.module not in ("linear", "conv1d"):
+            return ""
+        recipe = self._recipe.for_layer(layer.name, is_head=layer.path == self._head)
+        return "" if recipe is None else recipe.solver
 
     def _solved(self, layer: Layer, recipe: LayerRecipe, statistics: Any) -> tuple[QuantizedTensor, LayerResult]:
         weight = self._weight(layer)
@@ -237,7 +321,8 @@ class Run:
         divergence, cosine, losses = 0.0, 0.0, np.zeros(2)
         for i in range(count):
             with torch.no_grad():
-                given, wanted = (self._stages.outputs(one[i], first + i) for one in (self._quantized, self._dense))
+                wanted = self._stages.outputs(self._dense[i], first + i)
+                given = self._predicted[i] if self._predicted else self._stages.outputs(self._quantized[i], first + i)
             if not self._head:
                 cosine += float(torch.cosine_similarity(given.double(), wanted.double(), dim=-1).mean()) / count
                 continue
@@ -267,6 +352,19 @@ class Run:
         self._done.append(result)
         if self._progress is not None:
             self._progress(result, len(self._done), len(self._layers))
+
+
+class _Calls(Sequence[Any]):
+    """What a block is called with, window by window."""
+
+    def __init__(self, stage: Stage, hidden: HiddenStates) -> None:
+        self._stage, self._hidden = stage, hidden
+
+    def __len__(self) -> int:
+        return len(self._hidden)
+
+    def __getitem__(self, i: Any) -> Any:
+        return (self._hidden[i], *self._stage.arguments), self._stage.named
 
 
 def _all(stage: Stage, hidden: Sequence[torch.Tensor], workers: Workers) -> list[torch.Tensor]:
