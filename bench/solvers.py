@@ -37,8 +37,8 @@ SOLVERS: dict[str, Solver] = {
     "GPTQ": GPTQ(),
     "GPTQ, hessian": GPTQ(clip="hessian"),
     "GPTQ, search": GPTQ(clip="search"),
+    "CoordinateDescent, mse": CoordinateDescent(clip="mse"),
     "CoordinateDescent": CoordinateDescent(),
-    "CoordinateDescent, search": CoordinateDescent(clip="search"),
     "DecoupleQ": DecoupleQ(),
 }
 TIMED = {"GPTQ": 2, PLAIN: 2, "CoordinateDescent": 1, "DecoupleQ": 1}  # rounds

@@ -42,25 +42,32 @@ struct Group {
   std::span<const float> weights, importance;
 };
 
-// f(weight) squared, summed.
+// The sum of square(i), i below count.
+template <class F>
+double lane_sum(size_t count, const F& square) noexcept {
+  double lanes[kLanes] = {};
+  size_t i = 0;
+  for (; i + kLanes <= count; i += kLanes)
+    for (size_t lane = 0; lane < kLanes; ++lane) lanes[lane] += square(i + lane);
+  for (size_t lane = 0; i < count; ++i, ++lane) lanes[lane] += square(i);
+  double sum = 0;
+  for (const double lane : lanes) sum += lane;
+  return sum;
+}
+
+// f(weight) squared, summed. Captures are copies, so that the loops stay in registers.
 template <class F>
 double squares(const Group& group, const F& f) noexcept {
-  const auto sum_of = [&](const auto& square) {
-    double lanes[kLanes] = {};
-    size_t i = 0;
-    for (; i + kLanes <= group.weights.size(); i += kLanes)
-      for (size_t lane = 0; lane < kLanes; ++lane) lanes[lane] += square(i + lane);
-    for (size_t lane = 0; i < group.weights.size(); ++i, ++lane) lanes[lane] += square(i);
-    double sum = 0;
-    for (const double lane : lanes) sum += lane;
-    return sum;
-  };
-  const auto plain = [&](size_t i) {
-    const float error = f(group.weights[i]);
-    return double(error) * double(error);
-  };
-  if (group.importance.empty()) return sum_of(plain);
-  return sum_of([&](size_t i) { return double(group.importance[i]) * plain(i); });
+  const float *const weights = group.weights.data(), *const importance = group.importance.data();
+  if (group.importance.empty())
+    return lane_sum(group.weights.size(), [=](size_t i) {
+      const float error = f(weights[i]);
+      return double(error) * double(error);
+    });
+  return lane_sum(group.weights.size(), [=](size_t i) {
+    const float error = f(weights[i]);
+    return double(importance[i]) * (double(error) * double(error));
+  });
 }
 
 // The nearest integer, ties to even, of a value between -2^22 and 2^22.
