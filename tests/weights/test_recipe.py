@@ -156,7 +156,7 @@ def test_who_needs_statistics_says_so(options, needs):
         ({"format": 4}, TypeError, r"format is str, not 4 \(int\)"),
         ({"solver": "magic"}, ValueError, "solver is one of 'rtn', 'gptq'.*, not 'magic'"),
         ({"grid": "log"}, ValueError, "grid is one of .*, not 'log'"),
-        ({"grid": "hqq"}, ValueError, "clip is one of .*, not 'hqq'"),
+        ({"grid": "hqq"}, ValueError, "grid is one of .*, not 'hqq'"),
         ({"transform": "dct"}, ValueError, "transform is one of .*, not 'dct'"),
         ({"outlier_kind": "rows"}, ValueError, "outlier_kind is one of .*, not 'rows'"),
         ({"outliers": 1.0}, ValueError, r"outliers are a share in \[0, 1\), not 1.0"),

@@ -9,15 +9,15 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from tersor.cli.text import amount, read_text
+from tersor.cli.text import amount, parse_size, read_text
 
 if TYPE_CHECKING:
     from tersor.nn.quantizing import LayerResult
     from tersor.transformers.quantizing import QuantizedModel
     from tersor.weights import LayerRecipe, Recipe
 
-SOLVERS = ("rtn", "hqq", "gptq", "cd", "decoupleq", "learned", "discquant")
-GRIDS = ("minmax", "mse", "hessian", "hqq", "nupes")
+SOLVERS = ("rtn", "hqq", "nupes", "gptq", "cd", "decoupleq", "learned", "discquant")
+GRIDS = ("minmax", "mse", "hessian", "search", "hqq", "nupes")
 TRANSFORMS = ("awq", "smooth", "hadamard", "permute")
 
 
@@ -39,6 +39,10 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     what.add_argument("--rank", metavar="R", type=_number, help="of a product of thin matrices that mends the rest")
     what.add_argument("--activations", metavar="A", help="how layers read x: int8, int8-g128, int8-outlier, exact")
     what.add_argument("--recipe", metavar="R", help="a recipe by its name or file; the options above replace its own")
+    fit = command.add_argument_group("bits where they matter, 2 to 8 for each layer")
+    fit.add_argument("--bpw", metavar="X", type=float, help="bits a weight that all these layers may take")
+    fit.add_argument("--target-size", metavar="S", type=parse_size, help="bytes of OUT's weight files, as 12MiB")
+    fit.add_argument("--allocator", choices=("dp", "evopress"), help="who chooses (default: dp)")
     text = command.add_argument_group("calibration")
     text.add_argument("--calib", metavar="TEXT", help="a UTF-8 text like those that the model will meet")
     text.add_argument("--samples", metavar="N", type=_number, help="windows of it that solvers see (default: 128)")
@@ -50,14 +54,21 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Quantize, and say what became of the layers. Raises what the files, the recipe and the run raise."""
-    from tersor.transformers.quantizing import quantize
+    from tersor.transformers.quantizing import Target, quantize
 
     recipe = recipe_of(arguments)
+    target = None
+    if arguments.bpw is not None or arguments.target_size is not None:
+        target = Target(
+            bits_per_weight=arguments.bpw, size=arguments.target_size, allocator=arguments.allocator or "dp"
+        )
+    elif arguments.allocator:
+        raise ValueError("--allocator goes with --bpw or --target-size")
     text = None if arguments.calib is None else read_text(arguments.calib)
     progress = _Progress(hidden=arguments.quiet or arguments.json)
     made = quantize(
-        arguments.model, arguments.out, recipe, text=text, resume=arguments.resume, overwrite=arguments.force,
-        threads=arguments.threads, progress=progress,
+        arguments.model, arguments.out, recipe, text=text, target=target, resume=arguments.resume,
+        overwrite=arguments.force, threads=arguments.threads, progress=progress,
     )  # fmt: skip
     if arguments.json:
         print(json.dumps(_finite(made.to_dict())))
@@ -78,6 +89,13 @@ def recipe_of(arguments: argparse.Namespace) -> Recipe:
         if (value := getattr(arguments, name)) is not None
     }
     fmt = arguments.format
+    if chosen.get("grid") in ("hqq", "nupes"):  # solvers of their own, whose codes are the nearest or GPTQ's
+        wanted = chosen.pop("grid")
+        if chosen.setdefault("solver", wanted) != wanted:
+            raise ValueError(f"--grid {wanted} chooses codes as well: leave out --solver {chosen['solver']}")
+    if chosen.get("solver") == "nupes" and fmt is None:
+        bits, group = arguments.bits or 4, arguments.group or 128
+        fmt = f"codebook{2**bits}-tensor" + ("" if str(group) == "channel" else f"-g{group}")
     if fmt is None and (arguments.bits is not None or arguments.group is not None or not arguments.recipe):
         bits, group = arguments.bits or 4, arguments.group or 128
         fmt = f"int{bits}-{group}" if str(group) in ("channel", "tensor") else f"int{bits}-g{group}"

@@ -235,14 +235,14 @@ class ModelWriter:
                 index |= dict.fromkeys(arrays, name)
         if len(shards) > 1:
             total = sum(reader.nbytes(name) for arrays in shards for name, reader in arrays.items())
-            _write_json(self.path / _INDEX, {"metadata": {"total_size": total}, "weight_map": index})
+            write_json(self.path / _INDEX, {"metadata": {"total_size": total}, "weight_map": index})
         found = dict(config)
         if rows:
             layers = {name: rows[name] for name in sorted(rows)}
             found["quantization_config"] = {
                 "quant_method": METHOD, "version": VERSION, **(quantization or {}), "layers": layers,
             }  # fmt: skip
-        _write_json(self.path / "config.json", found)
+        write_json(self.path / "config.json", found)
         shutil.rmtree(self.parts)
 
     def _file(self, number: int) -> Path:
@@ -323,7 +323,8 @@ def _json(path: Path) -> dict[str, Any]:
     return found
 
 
-def _write_json(path: Path, value: object) -> None:
+def write_json(path: Path, value: object) -> None:
+    """Write a file that is whole or not there."""
     beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     beside.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
     os.replace(beside, path)

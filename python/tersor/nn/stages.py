@@ -149,6 +149,14 @@ def load(model: torch.nn.Module, source: Source, names: Sequence[str]) -> None:
         model.tie_weights()
 
 
+def drop(model: torch.nn.Module) -> None:
+    """All parameters to the device "meta"; what is tied stays so."""
+    for name, parameter in [*model.named_parameters()]:
+        _put(model, name, parameter.data.to("meta"))
+    if hasattr(model, "tie_weights"):
+        model.tie_weights()
+
+
 def logits_of(model: Any, ids: torch.Tensor) -> torch.Tensor:
     """What a model of transformers makes of ids [1, length]: logits, or hidden states where it has no head."""
     options = {"use_cache": False} if getattr(getattr(model, "config", None), "use_cache", None) is not None else {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -16,12 +17,16 @@ import transformers
 
 from tersor import FormatError
 from tersor.evaluate.language import tokens_of
-from tersor.formats.model_folder import ModelFolder, ModelWriter, weight_files
+from tersor.formats.model_folder import ModelFolder, ModelWriter, weight_files, write_json
+from tersor.nn.allocating import ALLOCATORS, WINDOWS, allocated
+from tersor.nn.blocks import blocks_of, layers_of
 from tersor.nn.quantized import array_of_tensor
 from tersor.nn.quantizing import CHECKED, LayerResult, Loss, Run
-from tersor.nn.stages import Source
+from tersor.nn.stages import Source, drop, load
 from tersor.transformers.card import card_of
 from tersor.weights import Recipe
+
+_TOLD, _TOLD_QUANTIZED = 110, 900  # bytes that a file's header takes for an array, and for a matrix in few bits
 
 # What a model's folder has beside its weights and config.json: a file is copied where it is there.
 _BESIDE = ("tokenizer", "vocab", "merges", "special_tokens", "added_tokens", "generation_config", "chat_template",
@@ -29,10 +34,31 @@ _BESIDE = ("tokenizer", "vocab", "merges", "special_tokens", "added_tokens", "ge
 
 
 @dataclass(frozen=True, kw_only=True)
+class Target:
+    """What a model may take: bits a weight of the matrices in few bits, or bytes of its weight files; one of the two.
+
+    allocator: "dp" or "evopress". Raises ValueError.
+    """
+
+    bits_per_weight: float | None = None
+    size: int | None = None
+    allocator: str = "dp"
+
+    def __post_init__(self) -> None:
+        if (self.bits_per_weight is None) == (self.size is None):
+            raise ValueError("a target is bits a weight or a size: one of the two")
+        if self.bits_per_weight is not None and not 1 <= self.bits_per_weight <= 16:
+            raise ValueError(f"bits a weight are 1 to 16, not {self.bits_per_weight}")
+        if self.allocator not in ALLOCATORS:
+            raise ValueError(f"allocators are {', '.join(ALLOCATORS)}, not {self.allocator!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class QuantizedModel:
     """What `quantize` made. bytes: of its weight files; bytes_before: of the source's.
 
-    bits_per_weight: of the matrices that are stored in few bits, every byte of theirs counted.
+    bits_per_weight: of the matrices that are stored in few bits, every byte of theirs counted. predicted: what an
+    allocation said that rounding to nearest would cost, as the loss is told; None without one.
     """
 
     path: str
@@ -41,6 +67,7 @@ class QuantizedModel:
     bits_per_weight: float
     loss: Loss | None
     layers: list[LayerResult]
+    predicted: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Fit for JSON."""
@@ -53,6 +80,7 @@ def quantize(
     recipe: Recipe,
     *,
     text: str | None = None,
+    target: Target | None = None,
     resume: bool = False,
     overwrite: bool = False,
     threads: int = 0,
@@ -62,23 +90,30 @@ def quantize(
 
     folder: of transformers, weights as .safetensors or .tsr. out: a folder that is made; one that is there must be
     empty, unless overwrite. text: for solvers that want to know a layer's inputs, and to measure the loss on windows
-    that they do not see. resume: go on with a run that was cut off, to the same bytes; where none was, begin.
+    that they do not see. target: bits are chosen for each layer, with the whole model in memory: nn.allocating.
+    resume: go on with a run that was cut off, to the same bytes; where none was, begin.
     threads: 0 for get_num_threads(); their number decides no byte.
     Raises FileNotFoundError, FileExistsError, FormatError (damaged weights), ValueError (a text too short; a recipe
     that needs one; a run begun otherwise; an architecture that transformers does not know).
     """
-    here, target = Path(folder), Path(out)
+    here, place = Path(folder), Path(out)
+    predicted: float | None = None
     if not (here / "config.json").is_file():
         raise FileNotFoundError(f"{here}: a folder with config.json is needed")
-    _prepare(target, here, resume, overwrite)
+    _prepare(place, here, resume, overwrite)
     model, source = _model(here)
     if text is not None and model.config.is_encoder_decoder:
         raise ValueError(
             f"{folder} is an encoder with a decoder: one text feeds no such model; it takes --solver rtn alone"
         )
     windows = _windows(here, text, recipe, model)
-    note = {"source": _fingerprint(here), "calibration": _hash(windows)}
-    writer = ModelWriter(target)
+    note: dict[str, Any] = {"source": _fingerprint(here), "calibration": _hash(windows)}
+    writer = ModelWriter(place)
+    if target is not None:
+        if not len(windows):
+            raise ValueError("a target needs a calibration text: what an error costs is measured on it")
+        note["target"] = asdict(target)
+        recipe, predicted = _allocated(model, source, recipe, windows, target, writer)
     results, loss = Run(
         model, source, windows, recipe, writer, note=note, threads=threads, progress=progress
     ).go()  # fmt: skip
@@ -90,23 +125,63 @@ def quantize(
         "recipe": recipe.dump(),
         "calibration": {"windows": len(windows), "length": recipe.length, "sha256": note["calibration"]},
         "measured": None if loss is None else asdict(loss),
+        **({} if predicted is None else {"target": note["target"], "predicted": predicted}),
     }
     for name in sorted(os.listdir(here)):
         if name.startswith(_BESIDE) and (here / name).is_file():
-            shutil.copyfile(here / name, target / name)
+            shutil.copyfile(here / name, place / name)
     found = [result for result in results if result.format]
     weights = sum(8 * result.bytes / result.bits_per_weight for result in found)
     writer.finish(config, notes)
     made = QuantizedModel(
-        path=str(target),
-        bytes=sum(file.stat().st_size for file in weight_files(target)),
+        path=str(place),
+        bytes=sum(file.stat().st_size for file in weight_files(place)),
         bytes_before=sum(file.stat().st_size for file in _weight_files(here)),
         bits_per_weight=8 * sum(result.bytes for result in found) / weights if found else 0.0,
         loss=loss,
         layers=results,
+        predicted=predicted,
     )
-    (target / "README.md").write_text(card_of(made, recipe, here.name), encoding="utf-8")
+    (place / "README.md").write_text(card_of(made, recipe, here.name), encoding="utf-8")
     return made
+
+
+def _allocated(
+    model: Any, source: Source, recipe: Recipe, windows: np.ndarray[Any, Any], target: Target, writer: ModelWriter
+) -> tuple[Recipe, float]:
+    """The recipe with a rule a layer, and the loss that they were chosen by. On one core, so that threads decide no
+    byte; what was measured lies beside the parts, for a run that goes on."""
+    points = writer.parts / "points.json"
+    load(model, source, source.names())
+    blocks = blocks_of(model)
+    prefix = f"{blocks[0]}." if blocks else ""
+    layers = [
+        layer
+        for layer in layers_of(model)
+        if layer.module in ("linear", "conv1d") and not layer.reason and layer.name.startswith(prefix)
+        and recipe.for_layer(layer.name) is not None
+    ]  # fmt: skip
+    weights = sum(layer.shape[0] * layer.shape[1] for layer in layers)
+    if target.size is None:
+        assert target.bits_per_weight is not None
+        budget = int(target.bits_per_weight * weights / 8)
+    else:
+        own = {layer.name for layer in layers}
+        rest = sum(source.array(name).nbytes + _TOLD for name in source.names() if name not in own)
+        budget = target.size - rest - _TOLD_QUANTIZED * len(layers)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        made = allocated(
+            model, layers, recipe, [torch.from_numpy(window) for window in windows[:WINDOWS].astype(np.int64)], budget,
+            allocator=target.allocator,
+            known=json.loads(points.read_text(encoding="utf-8")) if points.exists() else None,
+            save=lambda found: write_json(points, found),
+        )  # fmt: skip
+    finally:
+        torch.set_num_threads(before)
+        drop(model)
+    return made.recipe, made.predicted
 
 
 def _prepare(target: Path, here: Path, resume: bool, overwrite: bool) -> None:

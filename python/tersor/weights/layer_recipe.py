@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tersor.weights import Row
     from tersor.weights.solver import Solver
 
-GRIDS = ("", "minmax", "mse", "hessian", "search", "hqq", "nupes")
+GRIDS = ("", "minmax", "mse", "hessian", "search")
 TRANSFORMS = ("", "awq", "smooth", "hadamard", "permute")
 OUTLIER_KINDS = ("sensitivity", "magnitude", "columns")
 RANK_DTYPES = ("int8", "fp16", "bf16")
