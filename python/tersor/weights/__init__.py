@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from tersor.weights.coordinate_descent import CoordinateDescent
 from tersor.weights.gptq import GPTQ
+from tersor.weights.least_squares import LeastSquares
 from tersor.weights.nearest import Nearest
 from tersor.weights.solver import MissingStatisticsError, Solver
 
-__all__ = ["GPTQ", "CoordinateDescent", "MissingStatisticsError", "Nearest", "Solver"]
+__all__ = ["GPTQ", "CoordinateDescent", "LeastSquares", "MissingStatisticsError", "Nearest", "Solver"]
