@@ -10,10 +10,15 @@ import pytest
 
 @pytest.fixture(scope="session")
 def compressai(load):
+    before = set(sys.modules)
     try:
         return load("bench/learned_codec.py").import_compressai()
     except ImportError as error:
         pytest.skip(f"no CompressAI to compare with (make peers): {error}")
+    finally:  # transformers would take the stand-in for the package
+        for name in set(sys.modules) - before:
+            if name.split(".")[0] == "torchvision" and not getattr(sys.modules[name], "__file__", None):
+                del sys.modules[name]
 
 
 @pytest.fixture(scope="session")

@@ -14,22 +14,24 @@ from tersor.cli.text import amount, printable
 if TYPE_CHECKING:
     from tersor.compat.exchanged import Exchanged
 
-TARGETS = ("gguf-q4_0", "gguf-q8_0", "gguf-q4_k")
+TARGETS = ("compressed-tensors", "gguf-q4_0", "gguf-q8_0", "gguf-q4_k")
 
 
 def add_export_arguments(command: argparse.ArgumentParser) -> None:
     """What `tersor export` takes beside its habits."""
     command.add_argument("model", metavar="MODEL", help="a folder of transformers, quantized by tersor or not")
-    command.add_argument("out", metavar="OUT", help="the file that it becomes")
+    command.add_argument("out", metavar="OUT", help="a file for GGUF, a folder for compressed-tensors")
     command.add_argument("--to", required=True, choices=TARGETS, help="what the model becomes")
     text = "how much inputs matter, for GGUF's scales: a .safetensors file of vectors by parameter, or an imatrix.gguf"
     command.add_argument("--importance", metavar="F", help=text)
+    text = "of compressed-tensors: 4 in groups of 128 (W4A16, the default), or 8 in rows (W8A16)"
+    command.add_argument("--bits", type=int, choices=(4, 8), metavar="B", help=text)
     _add_force(command)
 
 
 def add_import_arguments(command: argparse.ArgumentParser) -> None:
     """What `tersor import` takes beside its habits."""
-    text = "a .gguf file"
+    text = "a .gguf file, or a folder that GPTQ, AWQ or compressed-tensors has quantized"
     command.add_argument("model", metavar="IN", help=text)
     command.add_argument("out", metavar="OUT", help="the folder that it becomes")
     _add_force(command)
@@ -57,17 +59,27 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _export(source: Path, out: Path, arguments: argparse.Namespace) -> Exchanged:
     from tersor.compat.gguf_export import export_gguf, read_importance
+    from tersor.compat.packed_export import export_packed
 
+    packed = arguments.to == "compressed-tensors"
+    if arguments.importance and packed:
+        raise ValueError("--importance is for GGUF")
+    if arguments.bits and not packed:
+        raise ValueError(f"--bits is for compressed-tensors: {arguments.to} says how many")
     with ProgressLine(source.name, hidden=arguments.quiet or arguments.json) as progress:
+        if packed:
+            return export_packed(source, out, bits=arguments.bits or 4, progress=progress)
         importance = read_importance(arguments.importance, source) if arguments.importance else None
         return export_gguf(source, out, arguments.to.removeprefix("gguf-"), importance=importance, progress=progress)
 
 
 def _import(source: Path, out: Path, arguments: argparse.Namespace) -> Exchanged:
     from tersor.compat.gguf_import import import_gguf
+    from tersor.compat.integer_import import import_quantized
 
+    work = import_quantized if source.is_dir() else import_gguf
     with ProgressLine(source.name, hidden=arguments.quiet or arguments.json) as progress:
-        return import_gguf(source, out, progress=progress)
+        return work(source, out, progress=progress)
 
 
 def _add_force(command: argparse.ArgumentParser) -> None:

@@ -136,8 +136,8 @@ def _from_wide(array: Bytes, kind: str, dtype: str) -> QuantizedTensor:
     elif kind == "Q5_K":
         scales, minimums = _six_bits(array[..., 4:16])
         pairs = array[..., 48:].reshape(rows, count, 4, 1, 32)
-        high = array[..., None, 16:48] >> np.arange(8, dtype=np.uint8)[:, None] & 1
-        codes = np.concatenate([pairs & 15, pairs >> 4], axis=-2) | high.reshape(rows, count, 4, 2, 32) << 4
+        fifth = array[..., None, 16:48] >> np.arange(8, dtype=np.uint8)[:, None] & 1
+        codes = np.concatenate([pairs & 15, pairs >> 4], axis=-2) | fifth.reshape(rows, count, 4, 2, 32) << 4
         parts = {
             "scales": scales.reshape(rows, -1),
             "super_scales": _halves(array[..., :2]),
