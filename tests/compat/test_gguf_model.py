@@ -288,3 +288,32 @@ def test_folders_that_llama_cpp_cannot_run_are_refused(key, value, said, small_m
     assert not list(tmp_path.glob("*.gguf"))
     with pytest.raises(ValueError, match="q4_0, q8_0, q4_k, not 'q2_k'"):
         export_gguf(source, tmp_path / "x.gguf", "q2_k")
+
+
+def test_tokens_over_characters_with_bytes_for_the_rest(small_model, llama_cpp, tmp_path):
+    """BPE as Llama 2 and Mistral have it: llama.cpp merges by scores, which follow from the order of merges."""
+    tokenizers = pytest.importorskip("tokenizers")
+    transformers = pytest.importorskip("transformers")
+    source = tmp_path / "a"
+    source.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (source / name).write_bytes((small_model("llama") / name).read_bytes())
+    pieces = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    letters = ["\u2581", *"abcdefghilmnoprstuw"]
+    merges = [("o", "n"), ("\u2581", "t"), ("on", "c"), ("onc", "e"), ("\u2581t", "h"), ("e", "r"), ("\u2581th", "e"),
+              ("\u2581", "a"), ("e", "l"), ("\u2581", "once")]  # fmt: skip
+    vocabulary = {piece: i for i, piece in enumerate([*pieces, *letters, *("".join(pair) for pair in merges)])}
+    tokenizer = tokenizers.Tokenizer(
+        tokenizers.models.BPE(vocabulary, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True)
+    )
+    tokenizer.normalizer = tokenizers.normalizers.Sequence(
+        [tokenizers.normalizers.Prepend("\u2581"), tokenizers.normalizers.Replace(" ", "\u2581")]
+    )
+    whole = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="</s>"
+    )
+    whole.save_pretrained(source)
+    export_gguf(source, tmp_path / "x.gguf", "q8_0")
+    texts = ["once upon the time there", "other  models \u00e9 2\n", "a"]
+    _, tokens = llama_cpp(tmp_path / "x.gguf", [1], texts)
+    assert tokens == [whole(text)["input_ids"] for text in texts]
