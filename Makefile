@@ -115,7 +115,7 @@ built-aarch64: .venv/.tools
 
 test-fuzz: built-fuzz
 	@mkdir -p build/closing
-	tests/fuzz/run 30 $(shell echo $$((($(JOBS) + 1) / 2))) | tee build/closing/fuzz
+	tests/fuzz/run 20 $(shell echo $$((($(JOBS) + 1) / 2))) | tee build/closing/fuzz
 
 test-package: .venv/.built
 	@mkdir -p build/closing

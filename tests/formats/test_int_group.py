@@ -17,7 +17,8 @@ KINDS = ("Q4_0", "Q4_1", "Q8_0", "Q4_K")
 GROUPS = (16, 32, 64, 128, 256, "channel", "tensor")
 MODES = ("symmetric", "zero", "minimum")
 SCALES = ("fp16", "bf16", "fp32", "super6", "super7", "super8")
-BYTES = {"Q4_0": 18, "Q4_1": 20, "Q8_0": 34, "Q4_K": 144}
+WIDE = {"Q5_0": "int5-g32", "Q5_1": "int5-g32-minimum", "Q5_K": "q5_k", "Q6_K": "int6-g16-fp32"}
+BYTES = {"Q4_0": 18, "Q4_1": 20, "Q8_0": 34, "Q4_K": 144, "Q5_0": 22, "Q5_1": 24, "Q5_K": 176, "Q6_K": 210}
 
 
 def ggml(blocks, kind):
@@ -28,7 +29,8 @@ def arbitrary_blocks(kind, rows, count, seed=0):
     """Any bytes, but scales that are finite."""
     rng = np.random.default_rng(seed)
     blocks = rng.integers(0, 256, (rows, count, BYTES[kind]), np.uint8)
-    for at in range(0, 4 if kind in ("Q4_1", "Q4_K") else 2, 2):
+    pairs = ("Q4_1", "Q4_K", "Q5_1", "Q5_K")
+    for at in [0, 2] if kind in pairs else [208] if kind == "Q6_K" else [0]:
         scales = rng.standard_normal((rows, count)).astype(np.float16)
         blocks[..., at : at + 2] = scales.view(np.uint8).reshape(rows, count, 2)
     return blocks.reshape(rows, -1)
@@ -75,6 +77,17 @@ def test_blocks_of_gguf_come_back_bit_for_bit(kind):
         assert gguf_blocks.kind_of(q) == kind
         assert q.dequantize().tobytes() == ggml(blocks, kind).tobytes()
         np.testing.assert_array_equal(gguf_blocks.to_blocks(q), blocks)
+
+
+@pytest.mark.parametrize("kind", WIDE)
+def test_blocks_of_five_and_six_bits_are_read_bit_for_bit(kind):
+    for rows, count in [(1, 1), (3, 5)]:
+        blocks = arbitrary_blocks(kind, rows, count)
+        q = gguf_blocks.from_blocks(blocks, kind)
+        assert q.format == formats.parse(WIDE[kind])
+        assert q.dequantize().tobytes() == ggml(blocks, kind).tobytes()
+        with pytest.raises(ValueError, match="no GGUF type"):
+            gguf_blocks.to_blocks(q)
 
 
 @pytest.mark.parametrize("kind", ["Q4_0", "Q4_1", "Q8_0"])

@@ -9,6 +9,13 @@ import sys
 from collections.abc import Sequence
 from types import FrameType
 
+_FUNCTIONS = {
+    "eval": "evaluate",
+    "run": "generate",
+    "export": "exchange",
+    "import": "exchange",
+}  # those of other names than the command's
+
 EPILOG = """\
 exit codes: 0 done; 1 damaged or missing data, a full disk, a refused overwrite; 2 wrong usage; 130 interrupted"""
 
@@ -40,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
     """The whole command line."""
     from tersor import __version__, _core
     from tersor.bench import command as measuring
-    from tersor.cli import commands, completion, evaluating, quantizing, running
+    from tersor.cli import commands, completion, evaluating, exchanging, quantizing, running
 
     top = argparse.ArgumentParser(
         prog="tersor",
@@ -59,7 +66,7 @@ def parser() -> argparse.ArgumentParser:
 
     def command(name: str, text: str) -> argparse.ArgumentParser:
         made = names.add_parser(name, help=text, description=text, epilog=EPILOG, allow_abbrev=False)
-        made.set_defaults(run=getattr(commands, {"eval": "evaluate", "run": "generate"}.get(name, name)), command=name)
+        made.set_defaults(run=getattr(commands, _FUNCTIONS.get(name, name)), command=name)
         return made
 
     compress = command("compress", "compress files: X becomes X.tsr, X stays")
@@ -93,6 +100,12 @@ def parser() -> argparse.ArgumentParser:
     generate = command("run", "let a language model go on with a text, and say how fast it does")
     running.add_arguments(generate)
     _add_habits(generate)
+    exporting = command("export", "write a model as other tools read it")
+    exchanging.add_export_arguments(exporting)
+    _add_habits(exporting)
+    importing = command("import", "make a model that other tools have quantized one of tersor's, as it is")
+    exchanging.add_import_arguments(importing)
+    _add_habits(importing)
     measuring.add_arguments(command("bench", "measure tersor beside its peers"))
     return top
 

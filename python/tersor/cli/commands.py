@@ -91,6 +91,17 @@ def _reported(arguments: argparse.Namespace, run: Callable[[argparse.Namespace],
         return _report(str(getattr(error, "filename", None) or arguments.model or arguments.command), error)
 
 
+def exchange(arguments: argparse.Namespace) -> int:
+    """tersor.cli.exchanging's."""
+    from tersor.cli import exchanging
+
+    try:
+        code: int = exchanging.run(arguments)
+    except (OSError, ValueError, TypeError, ImportError, FormatError) as error:
+        return _report(arguments.model, error)
+    return code
+
+
 def _whole_files(arguments: argparse.Namespace, work: Callable[[str, argparse.Namespace], Row]) -> int:
     """Run one file after the other. A file that fails does not stop the next one; the worst code is returned."""
     files = arguments.files or ["-"]

@@ -34,14 +34,20 @@ _TYPES = {
     "Q4_1": _Type("q4_1", 32, 20),
     "Q8_0": _Type("q8_0", 32, 34),
     "Q4_K": _Type("q4_k", 256, 144),
+    "Q5_0": _Type("int5-g32", 32, 22),
+    "Q5_1": _Type("int5-g32-minimum", 32, 24),
+    "Q5_K": _Type("q5_k", 256, 176),
+    "Q6_K": _Type("int6-g16-fp32", 256, 210),  # its scales, int8 times fp16, multiplied out
 }
+KINDS = tuple(_TYPES)
+_WRITTEN = ("Q4_0", "Q4_1", "Q8_0", "Q4_K")
 
 
 def from_blocks(blocks: object, kind: str, *, dtype: str = "F32") -> QuantizedTensor:
     """Take the blocks of a matrix apart.
 
-    blocks: uint8 [N, blocks a row * bytes a block], as the gguf package has them. kind: "Q4_0", "Q4_1", "Q8_0" or
-    "Q4_K". dtype: of the value, "F32", "F16" or "BF16". What is dequantized equals what ggml computes, bit for bit.
+    blocks: uint8 [N, blocks a row * bytes a block], as the gguf package has them. kind: one of KINDS. dtype: of the
+    value, "F32", "F16" or "BF16". What is dequantized equals what ggml computes, bit for bit.
     Raises ValueError (kind, shape), TypeError (no uint8), FormatError (a scale that is not finite).
     """
     chosen = _type_of(kind)
@@ -62,6 +68,8 @@ def from_blocks(blocks: object, kind: str, *, dtype: str = "F32") -> QuantizedTe
             "minimums": minimums.reshape(rows, -1),
             "super_minimums": _negated(_halves(array[..., 2:4])),  # ggml subtracts them
         }
+    elif kind in ("Q5_0", "Q5_1", "Q5_K", "Q6_K"):
+        return _from_wide(array, kind, dtype)
     elif kind == "Q8_0":
         parts = {"codes": (array[..., 2:] ^ 0x80).reshape(rows, -1), "scales": _halves(array[..., :2])}
     else:
@@ -102,13 +110,51 @@ def to_blocks(tensor: QuantizedTensor) -> Bytes:
 
 def kind_of(tensor: QuantizedTensor) -> str:
     """The GGUF type that holds such a matrix. Raises ValueError."""
-    for kind, chosen in _TYPES.items():
-        one = parse(chosen.alias)
+    for kind in _WRITTEN:
+        one = parse(_TYPES[kind].alias)
         if isinstance(tensor.format, IntGroup) and isinstance(one, IntGroup):
             mine, theirs = ((fmt.bits, fmt.group, fmt.mode, fmt.scale) for fmt in (tensor.format, one))
             if mine == theirs:
                 return kind
     raise ValueError(f"no GGUF type that is known here holds {tensor.format}")
+
+
+def _from_wide(array: Bytes, kind: str, dtype: str) -> QuantizedTensor:
+    """Blocks of 5 and 6 bits, whose upper bits stand apart: [N, blocks, bytes of a block]."""
+    rows, count, _ = array.shape
+    chosen = _TYPES[kind]
+    codes: NDArray[Any]
+    if kind == "Q6_K":
+        low = array[..., :128].reshape(rows, count, 2, 2, 32)
+        high = array[..., 128:192].reshape(rows, count, 2, 1, 32)
+        quarters = [(low[..., i % 2, :] >> (i // 2 * 4) & 15) | (high[..., 0, :] >> 2 * i & 3) << 4 for i in range(4)]
+        codes = np.stack(quarters, axis=-2)
+        factors = array[..., 192:208].view(np.int8).astype(np.float32)
+        parts: dict[str, NDArray[Any]] = {
+            "scales": (_halves(array[..., 208:])[..., None].astype(np.float32) * factors).reshape(rows, -1)
+        }
+    elif kind == "Q5_K":
+        scales, minimums = _six_bits(array[..., 4:16])
+        pairs = array[..., 48:].reshape(rows, count, 4, 1, 32)
+        fifth = array[..., None, 16:48] >> np.arange(8, dtype=np.uint8)[:, None] & 1
+        codes = np.concatenate([pairs & 15, pairs >> 4], axis=-2) | fifth.reshape(rows, count, 4, 2, 32) << 4
+        parts = {
+            "scales": scales.reshape(rows, -1),
+            "super_scales": _halves(array[..., :2]),
+            "minimums": minimums.reshape(rows, -1),
+            "super_minimums": _negated(_halves(array[..., 2:4])),
+        }
+    else:
+        at = 2 if kind == "Q5_0" else 4
+        bits = np.unpackbits(array[..., at : at + 4], axis=-1, bitorder="little")
+        pairs = array[..., at + 4 :]
+        codes = np.concatenate([pairs & 15, pairs >> 4], axis=-1) | bits << 4
+        parts = {"scales": _halves(array[..., :2])}
+        if kind == "Q5_1":
+            parts["minimums"] = _halves(array[..., 2:4])
+    fmt, shape = parse(chosen.alias), (rows, count * chosen.weights)
+    parts = fmt.packed({**parts, "codes": np.ascontiguousarray(codes.reshape(shape))}, shape)
+    return QuantizedTensor(format=fmt, shape=shape, dtype=dtype, parts=parts)
 
 
 def _type_of(kind: str) -> _Type:

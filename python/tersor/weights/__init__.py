@@ -14,6 +14,7 @@ from tersor.weights.decoupleq import DecoupleQ
 from tersor.weights.gptq import GPTQ
 from tersor.weights.hqq import HQQ
 from tersor.weights.layer_recipe import LayerRecipe
+from tersor.weights.least_squares import LeastSquares
 from tersor.weights.nearest import Nearest
 from tersor.weights.nupes import Nupes
 from tersor.weights.recipe import Recipe, Rule
@@ -26,6 +27,7 @@ __all__ = [
     "CoordinateDescent",
     "DecoupleQ",
     "LayerRecipe",
+    "LeastSquares",
     "MissingStatisticsError",
     "Nearest",
     "Nupes",
