@@ -35,7 +35,7 @@ def test_options_make_a_recipe(tmp_path):
     assert recipe_of("--group", "channel", "--bits", "8").layer.format == "int8-channel"
     (tmp_path / "r.yaml").write_text(found.dump())
     again = recipe_of("--recipe", str(tmp_path / "r.yaml"), "--bits", "2", "--calib", "t")
-    assert again.layer == LayerRecipe(**{**_fields(layer), "format": "int2-g128"})
+    assert again.layer == LayerRecipe(**{**_fields(layer), "format": "int2-g64"})
     assert (again.samples, again.embeddings) == (7, embeddings)
 
 
@@ -50,7 +50,6 @@ def _fields(layer):
     [
         (["--format", "nf4", "--bits", "4"], "--format names bits and group already"),
         (["--solver", "gptq"], "needs --calib TEXT"),
-        (["--bits", "7"], "int7-g128"),
         (["--format", "int5-g100"], "no format is named 'int5-g100'"),
         (["--recipe", "nothing"], "no recipe is named 'nothing'"),
     ],

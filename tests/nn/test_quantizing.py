@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -19,7 +20,7 @@ transformers.logging.disable_progress_bar()
 
 from tersor.formats.model_folder import ModelFolder  # noqa: E402
 from tersor.nn.quantized import read_exactly  # noqa: E402
-from tersor.transformers.quantizing import quantize  # noqa: E402
+from tersor.transformers.quantizing import Target, quantize  # noqa: E402
 from tersor.weights import LayerRecipe, Recipe, Rule  # noqa: E402
 
 VOCABULARY = 96
@@ -170,7 +171,7 @@ def test_threads_decide_no_byte(tmp_path):
 CHILD = """
 import sys
 from tersor.nn.quantized import read_exactly  # noqa: E402
-from tersor.transformers.quantizing import quantize
+from tersor.transformers.quantizing import Target, quantize
 from tersor.weights import LayerRecipe, Recipe
 
 recipe = Recipe(layer=LayerRecipe(format="int4-g32"), samples=4, length=32)
@@ -207,6 +208,99 @@ def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path):
     assert _bytes(tmp_path / "out") == whole
 
 
+def test_a_run_that_ended_while_it_wrote_the_model_goes_on(tmp_path, monkeypatch):
+    """Cut off between the weights and config.json, and while parts are taken away."""
+    from tersor.formats import model_folder
+
+    _made(tmp_path / "in", "llama")
+    quantize(tmp_path / "in", tmp_path / "out", RECIPE, text=_text())
+    whole = _bytes(tmp_path / "out")
+
+    def stop(*arguments, **named):
+        raise KeyboardInterrupt
+
+    for name in ("write_json", "shutil"):
+        with monkeypatch.context() as patched:
+            if name == "shutil":
+                patched.setattr(model_folder.os, "replace", _only(model_folder.os.replace, ".parts", stop))
+            else:
+                patched.setattr(model_folder, "write_json", _only(model_folder.write_json, "config.json", stop))
+            with pytest.raises(KeyboardInterrupt):
+                quantize(tmp_path / "in", tmp_path / name, RECIPE, text=_text())
+        other = Recipe(layer=LayerRecipe(format="int8-g32"), samples=4, length=32)
+        with pytest.raises(ValueError, match="was begun with another recipe"):
+            quantize(tmp_path / "in", tmp_path / name, other, text=_text(), resume=True)
+        quantize(tmp_path / "in", tmp_path / name, RECIPE, text=_text(), resume=True)
+        assert _bytes(tmp_path / name) == whole
+        assert not any(path.name.startswith(".") for path in (tmp_path / name).iterdir())
+
+
+def _only(function, ending: str, instead):
+    def chosen(first, *rest, **named):
+        return (instead if str(first).endswith(ending) else function)(first, *rest, **named)
+
+    return chosen
+
+
+def test_what_is_not_ours_is_not_overwritten(tmp_path):
+    _made(tmp_path / "home/in", "llama")
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/one.jpg").write_text("kept")
+    for out, told in ((tmp_path / "home", "neither around it"), (tmp_path / "home/in/out", "neither around it")):
+        with pytest.raises(ValueError, match=told):
+            quantize(tmp_path / "home/in", out, RECIPE, text=_text(), overwrite=True)
+    for options in ({"overwrite": True}, {"resume": True}, {}):
+        with pytest.raises(FileExistsError, match="nothing that tersor quantize has made"):
+            quantize(tmp_path / "home/in", tmp_path / "photos", RECIPE, text=_text(), **options)
+    assert (tmp_path / "photos/one.jpg").read_text() == "kept"
+    quantize(tmp_path / "home/in", tmp_path / "out", RECIPE, text=_text())
+    with pytest.raises(ValueError, match="the calibration text has 3 tokens"):
+        quantize(tmp_path / "home/in", tmp_path / "out", RECIPE, text="abc", overwrite=True)
+    assert (tmp_path / "out/config.json").exists()  # what stands there goes last
+
+
+def test_experts_stay_together(tmp_path):
+    _made(tmp_path / "in", "mixtral")
+    recipe = Recipe(layer=RECIPE.layer, rules=(Rule(pattern="*.0.mlp.experts.*_proj.1"),), samples=4, length=32)
+    made = quantize(tmp_path / "in", tmp_path / "out", recipe, text=_text())
+    dense = [layer for layer in made.layers if ".0.mlp.experts." in layer.name]
+    assert len(dense) == 8
+    assert not any(layer.format for layer in dense)
+    assert all("stays dense" in layer.reason or "leaves it dense" in layer.reason for layer in dense)
+    transformers.MixtralForCausalLM.from_pretrained(tmp_path / "out")
+
+
+@pytest.mark.parametrize("solver", ["learned", "discquant"])
+def test_what_learns_is_better_than_what_it_began_with(tmp_path, solver):
+    _made(tmp_path / "in", "llama")
+    losses = {}
+    for name in ("gptq", solver):
+        recipe = Recipe(layer=LayerRecipe(format="int2-g32", solver=name), samples=8, length=32)
+        made = quantize(tmp_path / "in", tmp_path / name, recipe, text=_text())
+        losses[name] = made.loss.kl_mean
+        with ModelFolder(tmp_path / name) as folder:
+            assert all(row["format"]["bits"] == 2 for row in folder.rows.values())
+    assert losses[solver] < losses["gptq"]
+
+
+@pytest.mark.parametrize("allocator", ["dp", "evopress"])
+def test_bits_land_within_the_target(tmp_path, allocator):
+    _made(tmp_path / "in", "llama")
+    recipe = Recipe(layer=LayerRecipe(format="int4-g32"), samples=4, length=32)
+    target = Target(bits_per_weight=4.0, allocator=allocator)
+    made = quantize(tmp_path / "in", tmp_path / "out", recipe, text=_text(), target=target)
+    assert 3.96 <= made.bits_per_weight <= 4.0
+    assert made.predicted > 0
+    assert len({layer.format for layer in made.layers if layer.format}) > 1
+    size = int(made.bytes * 1.04)
+    fitted = quantize(
+        tmp_path / "in", tmp_path / "size", recipe, text=_text(), target=Target(size=size, allocator=allocator)
+    )
+    assert 0.9 * size <= fitted.bytes <= size  # a header weighs in so small a model
+    with pytest.raises(ValueError, match="one of the two"):
+        Target()
+
+
 @pytest.mark.parametrize(
     ("name", "text", "told"),
     [
@@ -229,6 +323,12 @@ def test_models_that_cannot_be(tmp_path):
     quantize(tmp_path / "in", tmp_path / "out", RECIPE, text=_text())
     with pytest.raises(ValueError, match="is quantized already"):
         quantize(tmp_path / "out", tmp_path / "twice", RECIPE, text=_text())
+    unknown = dataclasses.replace(RECIPE, rules=(Rule(pattern="*.nothing"),))
+    with pytest.raises(ValueError, match=r"the rule '\*.nothing' names no layer"):
+        quantize(tmp_path / "in", tmp_path / "out3", unknown, text=_text())
+    assert not (tmp_path / "out3").exists()
+    with pytest.raises(ValueError, match=r"no layer would be quantized: .*the recipe leaves it dense"):
+        quantize(tmp_path / "in", tmp_path / "out3", Recipe(layer=RECIPE.layer, rules=(Rule(pattern="*"),)))
     config = json.loads((tmp_path / "in/config.json").read_text())
     (tmp_path / "in/config.json").write_text(json.dumps({**config, "architectures": ["Nothing"]}))
     with pytest.raises(ValueError, match="names the class Nothing"):

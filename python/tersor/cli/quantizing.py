@@ -26,7 +26,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("model", metavar="MODEL", help="a folder of transformers, its weights .safetensors or .tsr")
     command.add_argument("out", metavar="OUT", help="the folder to make")
     what = command.add_argument_group("what each matrix becomes")
-    what.add_argument("--bits", metavar="B", type=int, help="1 to 6 or 8 (default: 4)")
+    what.add_argument("--bits", metavar="B", type=int, choices=(1, 2, 3, 4, 5, 6, 8), help="1 to 6 or 8 (default: 4)")
     what.add_argument("--group", metavar="G", help="columns a scale: 16 to 256, channel or tensor (default: 128)")
     what.add_argument("--format", metavar="F", help="a format's name instead of both: nf4, mxfp4, int3-g64-zero, ...")
     what.add_argument(
@@ -79,6 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def recipe_of(arguments: argparse.Namespace) -> Recipe:
     """The recipe that the options describe, or that --recipe names with them in the place of its own."""
+    from tersor.formats import IntGroup, parse
     from tersor.weights import LayerRecipe, Recipe
 
     if arguments.format and (arguments.bits is not None or arguments.group is not None):
@@ -97,7 +98,9 @@ def recipe_of(arguments: argparse.Namespace) -> Recipe:
         bits, group = arguments.bits or 4, arguments.group or 128
         fmt = f"codebook{2**bits}-tensor" + ("" if str(group) == "channel" else f"-g{group}")
     if fmt is None and (arguments.bits is not None or arguments.group is not None or not arguments.recipe):
-        bits, group = arguments.bits or 4, arguments.group or 128
+        before = parse(Recipe.load(arguments.recipe).layer.format) if arguments.recipe else None
+        of_recipe = (before.bits, before.group) if isinstance(before, IntGroup) else (4, 128)
+        bits, group = arguments.bits or of_recipe[0], arguments.group or of_recipe[1]
         fmt = f"int{bits}-{group}" if str(group) in ("channel", "tensor") else f"int{bits}-g{group}"
     if fmt is not None:
         chosen["format"] = fmt

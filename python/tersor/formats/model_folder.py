@@ -98,6 +98,10 @@ class ModelFolder:
             return tuple(self.rows[row["tied_to"]]["shape"] if row.get("tied_to") else row["shape"])
         return self._at[name].shapes[name][1]
 
+    def dtype(self, name: str) -> str:
+        """Of what `get` gives, by safetensors' name, nothing of it read."""
+        return str(self.rows[name]["dtype"]) if name in self.rows else self._at[name].shapes[name][0]
+
     def get(self, name: str) -> QuantizedTensor | NDArray[Any]:
         """A QuantizedTensor, or a fresh array. Raises KeyError, FormatError (damaged), OSError."""
         if name not in self.rows:
@@ -143,9 +147,27 @@ def rows_of_config(config: Mapping[str, Any], where: str) -> dict[str, dict[str,
     for name, row in rows.items():
         if row.get("module") not in MODULES:
             raise _core.FormatError(f"{where}: {name} is a matrix of a {row.get('module')!r}, not of {MODULES}")
-        if row.get("tied_to") and (row["tied_to"] not in rows or rows[row["tied_to"]].get("tied_to")):
-            raise _core.FormatError(f"{where}: {name} is tied to {row['tied_to']!r}, which has no matrix")
+        tied = row.get("tied_to")
+        if tied and (not isinstance(tied, str) or tied not in rows or rows[tied].get("tied_to")):
+            raise _core.FormatError(f"{where}: {name} is tied to {tied!r}, which has no matrix")
+        if not tied and (told := _misshapen(row)):
+            raise _core.FormatError(f"{where}: {name}: {told}")
     return rows
+
+
+def _misshapen(row: Mapping[str, Any]) -> str:
+    """What is wrong with a row's structure; its values are tensor_of_row's to judge."""
+    shape = row.get("shape")
+    if not (isinstance(shape, list) and len(shape) == 2 and all(type(n) is int and n > 0 for n in shape)):
+        return f"a shape [N, K] is needed, found {shape!r}"
+    recorded = [row.get(what, []) for what in ("transforms", "side_terms")]
+    if not all(isinstance(some, list) and all(isinstance(one, dict) for one in some) for some in recorded):
+        return "transforms and side_terms are lists of objects"
+    for one in (row, *recorded[0], *recorded[1]):
+        parts = one.get("parts")
+        if not isinstance(parts, dict) or not all(isinstance(place, str) for place in parts.values()):
+            return f"parts are an object of names, found {parts!r}"
+    return ""
 
 
 def marked(name: str, module: str) -> str:
@@ -173,10 +195,31 @@ class ModelWriter:
     def __init__(self, path: str | os.PathLike[str], *, shard_bytes: int = _SHARD) -> None:
         self.path, self._shard_bytes = Path(path), shard_bytes
         self.parts = self.path / _PARTS
+        shutil.rmtree(
+            self.parts.with_name(f"{_PARTS}.done"), ignore_errors=True
+        )  # of a run that ended in its last step
         self.parts.mkdir(parents=True, exist_ok=True)
 
     def has_part(self, number: int) -> bool:
         return self._file(number).is_file()
+
+    def begin(self, run: Mapping[str, Any]) -> None:
+        """Say what run the parts are of, fit for JSON. Raises ValueError where there are parts of another."""
+        place, wanted = self.parts / "run.json", json.loads(json.dumps(dict(run)))
+        if not place.exists():
+            write_json(place, wanted)
+        before = _json(place)
+        for key in sorted(wanted.keys() | before.keys()):
+            if before.get(key) != wanted.get(key):
+                told = [_short(one.get(key)) for one in (before, wanted)]
+                raise ValueError(f"{self.path} was begun with another {key}, {told[0]}, and now it is {told[1]}")
+
+    def leave(self) -> None:
+        """Take away a folder in which nothing has been written that is worth going on with."""
+        if {path.name for path in self.parts.iterdir()} <= {"run.json"}:
+            shutil.rmtree(self.parts)
+            with contextlib.suppress(OSError):  # it held something before
+                self.path.rmdir()
 
     def write_part(
         self, number: int, entries: Mapping[str, Entry], notes: Mapping[str, Any] | None = None
@@ -220,8 +263,18 @@ class ModelWriter:
             found: dict[str, Any] = json.loads(reader.metadata["notes"])
             return found
 
-    def finish(self, config: Mapping[str, Any], quantization: Mapping[str, Any] | None = None) -> None:
-        """Write the model's files and take the parts away. quantization: further members of quantization_config."""
+    def finish(
+        self,
+        config: Mapping[str, Any],
+        quantization: Mapping[str, Any] | None = None,
+        *,
+        beside: Callable[[], None] | None = None,
+    ) -> None:
+        """Write the model's files and take the parts away.
+
+        quantization: further members of quantization_config. beside: writes what else belongs there, when the weights
+        are whole and config.json, the last, is not.
+        """
         with contextlib.ExitStack() as stack:
             files = sorted(self.parts.glob("*.safetensors"))
             readers = [stack.enter_context(Reader(file)) for file in files]
@@ -231,11 +284,13 @@ class ModelWriter:
             for i, arrays in enumerate(shards):
                 many = len(shards) > 1
                 name = f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors" if many else "model.safetensors"
-                _write_shard(self.path / name, arrays, rows)
+                _write_shard(self.path / name, self.parts, arrays, rows)
                 index |= dict.fromkeys(arrays, name)
         if len(shards) > 1:
             total = sum(reader.nbytes(name) for arrays in shards for name, reader in arrays.items())
             write_json(self.path / _INDEX, {"metadata": {"total_size": total}, "weight_map": index})
+        if beside is not None:
+            beside()
         found = dict(config)
         if rows:
             layers = {name: rows[name] for name in sorted(rows)}
@@ -243,7 +298,9 @@ class ModelWriter:
                 "quant_method": METHOD, "version": VERSION, **(quantization or {}), "layers": layers,
             }  # fmt: skip
         write_json(self.path / "config.json", found)
-        shutil.rmtree(self.parts)
+        gone = self.parts.with_name(f"{_PARTS}.done")
+        os.replace(self.parts, gone)  # at once: parts of which some are gone would look like those of a run cut off
+        shutil.rmtree(gone)
 
     def _file(self, number: int) -> Path:
         return self.parts / f"{number:06d}.safetensors"
@@ -289,7 +346,7 @@ def places_of(row: Mapping[str, Any]) -> list[str]:
     return [place for one in (row, *recorded) for place in one.get("parts", {}).values()]
 
 
-def _write_shard(path: Path, arrays: Mapping[str, Reader], rows: Mapping[str, Any]) -> None:
+def _write_shard(path: Path, scratch: Path, arrays: Mapping[str, Reader], rows: Mapping[str, Any]) -> None:
     here = {
         stem(name, row["module"]): {key: value for key, value in row.items() if key != "module"}
         for name, row in rows.items()
@@ -299,7 +356,7 @@ def _write_shard(path: Path, arrays: Mapping[str, Reader], rows: Mapping[str, An
     if here:
         texts[KEY] = json.dumps({"version": VERSION, "tensors": here}, separators=(",", ":"))
     names = sorted(arrays, key=lambda name: (-NUMPY_DTYPES[arrays[name].shapes[name][0]].itemsize, name))
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    beside = scratch / f"{path.name}.{secrets.token_hex(8)}"  # where nothing outlives the run
     try:
         with open(beside, "xb") as file:
             write_header(file, {name: arrays[name].shapes[name] for name in names}, texts)
@@ -311,6 +368,11 @@ def _write_shard(path: Path, arrays: Mapping[str, Reader], rows: Mapping[str, An
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
+
+
+def _short(value: object) -> str:
+    text = " ".join(str(value).split())
+    return repr(text if len(text) <= 60 else text[:57] + "...")
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -326,5 +388,5 @@ def _json(path: Path) -> dict[str, Any]:
 def write_json(path: Path, value: object) -> None:
     """Write a file that is whole or not there."""
     beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    beside.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+    beside.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     os.replace(beside, path)

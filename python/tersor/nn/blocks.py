@@ -59,6 +59,11 @@ def layers_of(model: torch.nn.Module) -> list[Layer]:
             continue
         kind = kind_of(module)
         if not kind:
+            weight = module._parameters.get("weight")
+            if weight is not None and weight.ndim == 2 and not _too_small(tuple(weight.shape)):
+                shape = (int(weight.shape[0]), int(weight.shape[1]))
+                reason = f"a {type(module).__name__}, which is not known"
+                found.append(Layer(name=f"{path}.weight", path=path, module="linear", shape=shape, reason=reason))
             continue
         rows, columns = module.weight.shape[::-1] if kind == "conv1d" else module.weight.shape
         others = [name.removesuffix(".weight") for name in holders[id(module.weight)]]
@@ -103,18 +108,20 @@ def _is_three_dimensional(module: torch.nn.Module) -> bool:
 
 
 def _experts(path: str, module: Any) -> list[Layer]:
-    reason = experts.reason_against(module)
+    shapes = [parameter.shape[1:] for parameter in module._parameters.values() if getattr(parameter, "ndim", 0) == 3]
+    # All of them or none: one layer runs them all.
+    small = next((told for shape in shapes if (told := _too_small(tuple(shape)))), "")
+    reason = experts.reason_against(module) or small
     found = []
     for name in experts.PARAMETERS:
         parameter = getattr(module, name, None)
         if parameter is None or parameter.ndim != 3:
             continue
         count, rows, columns = parameter.shape
-        small = _too_small((int(rows), int(columns)))
         found += [
             Layer(
                 name=f"{path}.{name}.{i}", path=path, module="expert", shape=(int(rows), int(columns)),
-                reason=reason or small,
+                reason=reason,
             )
             for i in range(count)
         ]  # fmt: skip

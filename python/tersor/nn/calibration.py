@@ -17,6 +17,7 @@ from tersor.calibrate import Statistics
 from tersor.nn import experts
 from tersor.nn.blocks import Layer
 
+_EXPERTS = 4  # whose statistics are gathered in one pass: each has a matrix K x K
 IN_MEMORY = 1 << 28  # bytes of hidden states; above, they lie in a file
 
 T = TypeVar("T")
@@ -92,6 +93,7 @@ class HiddenStates(Sequence[Any]):
             tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tofile(self._file)
 
     def close(self) -> None:
+        self._held = []
         if self._file is not None:
             self._file.close()
             self._place.unlink(missing_ok=True)
@@ -178,7 +180,8 @@ def _by_parameter(group: list[Layer]) -> list[list[Layer]]:
     parts: dict[str, list[Layer]] = {}
     for layer in group:
         parts.setdefault(layer.name.rpartition(".")[0], []).append(layer)
-    return list(parts.values())
+    some = [part[i : i + _EXPERTS] for part in parts.values() for i in range(0, len(part), _EXPERTS)]
+    return some
 
 
 def _rows(x: torch.Tensor) -> np.ndarray[Any, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from tersor.nn.quantized import PackedWeight
 from tersor.torch import low_bit
 
 PARAMETERS = ("gate_up_proj", "down_proj")
+_GIVEN = ["hidden_states", "top_k_index", "top_k_weights"]
 
 
 def reason_against(module: torch.nn.Module) -> str:
@@ -24,9 +26,10 @@ def reason_against(module: torch.nn.Module) -> str:
         "has_post_expert_norm": False,
     }  # fmt: skip
     for name, value in wanted.items():
-        if getattr(module, name, value) != value:
-            return f"experts with {name}={getattr(module, name)}"
-    return ""
+        if getattr(module, name, None) != value:
+            return f"experts with {name}={getattr(module, name, 'unknown')}"
+    given = list(inspect.signature(type(module).forward).parameters)[1:]
+    return "" if given == _GIVEN else f"experts that are given {', '.join(given)}"
 
 
 class QuantExperts(torch.nn.Module):  # type: ignore[misc]

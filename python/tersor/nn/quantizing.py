@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import json
+import fnmatch
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -22,7 +23,7 @@ from tersor.nn.calibration import HiddenStates, Taps, Workers
 from tersor.nn.discquant import DiscQuant
 from tersor.nn.learned_rounding import LearnedRounding
 from tersor.nn.quantized import tensor_of_array
-from tersor.nn.stages import Source, Stage, Stages, logits_of
+from tersor.nn.stages import Source, Stage, Stages, drop, logits_of
 from tersor.weights import LayerRecipe, Recipe
 
 CHECKED = 8  # windows that no solver sees, on which the whole model's loss is measured
@@ -67,10 +68,11 @@ class Run:
     """One model quantized into one folder.
 
     model: of transformers, parameters on meta, buffers in memory, evaluation mode. source: its weights. windows: int64
-    [count, length], the last CHECKED of which measure the loss; count 0 where no solver needs statistics. note: what
-    else decides the result, fit for JSON; a run that goes on (writer has parts) must have the same.
-    progress: called with what became of each layer, how many are done and how many there are.
-    Raises ValueError (a part of another run; a recipe that needs text).
+    [count, length], the last CHECKED of which measure the loss; count 0 where no solver needs statistics. writer: its
+    parts are taken as they are, whose they are is the caller's to know (writer.begin). progress: called with what
+    became of each layer, how many are done and how many there are.
+    Raises ValueError: a recipe that needs a text; no layer that is quantized; weights, inputs or predictions that are
+    not finite, with the layer's name; DiscQuant for a model without predictions.
     """
 
     def __init__(
@@ -81,25 +83,25 @@ class Run:
         recipe: Recipe,
         writer: ModelWriter,
         *,
-        note: Mapping[str, Any],
         threads: int = 0,
         progress: Callable[[LayerResult, int, int], None] | None = None,
     ) -> None:
         self._model, self._source, self._recipe, self._writer = model, source, recipe, writer
         self._windows = torch.from_numpy(np.asarray(windows, np.int64))
-        self._note, self._progress = {**note, "recipe": recipe.dump(), "tersor": tersor.__version__}, progress
-        self._threads = threads or tersor.get_num_threads()
+        self._progress, self._threads = progress, threads or tersor.get_num_threads()
         self._layers = layers_of(model)
+        first = {id(parameter): name for name, parameter in model.named_parameters()}
+        self._aliases = {
+            name: first[id(parameter)] for name, parameter in model.named_parameters(remove_duplicate=False)
+        }
         head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
         self._head = next((path for path, module in model.named_modules() if module is head and head is not None), "")
-        self._learns = {layer.name for layer in self._layers if self._solver_of(layer) == "learned"}
-        self._refined = [layer for layer in self._layers if self._solver_of(layer) == "discquant"]
         self._done: list[LayerResult] = []
         self._predicted: list[torch.Tensor] = []
+        self._experts: tuple[str, np.ndarray[Any, Any]] = ("", np.zeros(0))
 
     def go(self) -> tuple[list[LayerResult], Loss | None]:
         """Quantize, and write all parts; `writer.finish` is the caller's."""
-        require_same_run(self._writer, self._note)
         workers = Workers(self._threads)
         count = len(self._windows)
         enough = count >= self._recipe.samples + CHECKED
@@ -109,14 +111,19 @@ class Run:
         self._dense_hidden = HiddenStates(calibrated, self._writer.parts / "dense.bin")
         try:
             self._stages = Stages(self._model, self._source, self._windows)
+            self._recipes = {layer.name: self._recipe_of(layer) for layer in self._layers}
+            self._keep_experts_together()
+            self._learns = {layer.name for layer in self._layers if self._solver_of(layer) == "learned"}
+            self._refined = [layer for layer in self._layers if self._solver_of(layer) == "discquant"]
+            self._require_work()
             for i in range(calibrated):
                 self._hidden[i] = self._stages.first_input(i)
                 if self._learns:
                     self._dense_hidden[i] = self._hidden[i]
             self._dense = [self._stages.first_input(calibrated + i) for i in range(checked)]
             self._quantized = list(self._dense)
-            self._outside()
             self._stages.drop_outside()
+            self._outside()
             for i, stage in enumerate(self._stages.stages):
                 stage.load(self._source)
                 self._stage(i + 1, stage, workers)
@@ -128,6 +135,7 @@ class Run:
             self._stages.load_outside()
             return self._done, self._loss(calibrated)
         finally:
+            drop(self._model)
             workers.close()
             self._hidden.close()
             self._dense_hidden.close()
@@ -142,7 +150,7 @@ class Run:
         for layer in self._layers:
             if self._stages.has(layer.name):
                 continue
-            recipe = self._recipe_of(layer)
+            recipe = self._recipes[layer.name]
             if isinstance(recipe, str):
                 results.append(_dense(layer, recipe, entries))
             elif layer.tied_to:
@@ -152,14 +160,18 @@ class Run:
                 tensor = recipe.solve(_oriented(entries[layer.name].tensor, layer), threads=self._threads)
                 entries[layer.name] = Entry(tensor=tensor, module=layer.module)
                 results.append(_result(layer, tensor, 0))
+        if any(entry.tied_to for entry in entries.values()):  # transformers ties nothing of this model any more
+            for alias, name in self._aliases.items():
+                if alias not in entries and name in entries and isinstance(entries[name].tensor, np.ndarray):
+                    entries[alias] = entries[name]
         self._write(0, entries, results)
 
     def _stage(self, number: int, stage: Stage, workers: Workers) -> None:
         layers = [layer for layer in self._layers if layer.name.startswith(stage.prefix)]
         following = _all(stage, self._dense, workers)
         if self._learns:
-            for i, output in enumerate(workers.each(lambda i: stage(self._dense_hidden[i]), len(self._dense_hidden))):
-                self._dense_hidden[i] = output
+            # Of the last stage too: they are what its block is to give.
+            self._dense_hidden = self._flowed(stage, self._dense_hidden, workers, f"dense{number}.bin")
         if self._writer.has_part(number):
             tensors, notes = self._writer.read_part(number)
             for layer in layers:
@@ -172,13 +184,20 @@ class Run:
         self._dense = following
         self._quantized = _all(stage, self._quantized, workers)
         if number < len(self._stages.stages):
-            for i, output in enumerate(workers.each(lambda i: stage(self._hidden[i]), len(self._hidden))):
-                self._hidden[i] = output
+            self._hidden = self._flowed(stage, self._hidden, workers, f"hidden{number}.bin")
+
+    def _flowed(self, stage: Stage, hidden: HiddenStates, workers: Workers, place: str) -> HiddenStates:
+        """What a stage makes of hidden states, which are gone then."""
+        made = HiddenStates(len(hidden), self._writer.parts / place)
+        for i, output in enumerate(workers.each(lambda i: stage(hidden[i]), len(hidden))):
+            made[i] = output
+        hidden.close()
+        return made
 
     def _solve(self, number: int, stage: Stage, layers: Sequence[Layer], workers: Workers) -> None:
         entries: dict[str, Entry] = {}
         results: dict[str, LayerResult] = {}
-        recipes = {layer.name: self._recipe_of(layer) for layer in layers}
+        recipes = self._recipes
         solved = [layer for layer in layers if not isinstance(recipes[layer.name], str)]
         taps = Taps(stage.module, solved, self._model)
         groups = [[layer] for layer in solved]
@@ -191,11 +210,13 @@ class Run:
             ):
                 if not len(self._hidden):
                     raise ValueError(f"{group[0].name}: its solver needs a calibration text")
-                statistics = taps.statistics(group, lambda i: stage(self._hidden[i]), len(self._hidden), workers)
+                with _named(group[0]):
+                    statistics = taps.statistics(group, lambda i: stage(self._hidden[i]), len(self._hidden), workers)
             for layer in group:
                 recipe = recipes[layer.name]
                 assert isinstance(recipe, LayerRecipe)
-                tensor, result = self._solved(layer, recipe, statistics.get(layer.name))
+                with _named(layer):
+                    tensor, result = self._solved(layer, recipe, statistics.get(layer.name))
                 entries[layer.name] = Entry(tensor=tensor, module=layer.module)
                 results[layer.name] = result
                 self._put(layer, tensor)
@@ -255,8 +276,8 @@ class Run:
             self._replace(layer, made[layer.path], entries, results)
         if not self._writer.has_part(number):
             own = {layer.name: dataclasses.replace(entries[layer.name], module=layer.module) for layer in self._refined}
-            notes = {"results": [asdict(results[layer.name]) for layer in self._refined], "run": self._note}
-            self._writer.write_part(number, own, notes)
+            told = [asdict(results[layer.name]) for layer in self._refined]
+            self._writer.write_part(number, own, {"results": told})
         self._done = [results[result.name] for result in self._done]
         with torch.no_grad():
             self._predicted = [logits_of(self._model, window[None])[0] for window in self._windows[count:]]
@@ -274,10 +295,29 @@ class Run:
 
     def _solver_of(self, layer: Layer) -> str:
         """ "" for layers that stay dense, and experts, which learn nothing."""
-        if layer.reason or layer.module not in ("linear", "conv1d"):
-            return ""
-        recipe = self._recipe.for_layer(layer.name, is_head=layer.path == self._head)
-        return "" if recipe is None else recipe.solver
+        recipe = self._recipes[layer.name]
+        return "" if isinstance(recipe, str) or layer.module not in ("linear", "conv1d") else recipe.solver
+
+    def _keep_experts_together(self) -> None:
+        """One layer runs all matrices of its experts: where one stays dense, all do."""
+        for layer in self._layers:
+            if layer.module == "expert" and isinstance(reason := self._recipes[layer.name], str):
+                told = f"{layer.name} stays dense: {reason}"
+                for other in self._layers:
+                    if other.path == layer.path and not isinstance(self._recipes[other.name], str):
+                        self._recipes[other.name] = told
+
+    def _require_work(self) -> None:
+        """Raise before anything is computed for nothing."""
+        if all(isinstance(recipe, str) for recipe in self._recipes.values()):
+            told = "; ".join(sorted({str(recipe) for recipe in self._recipes.values()}))
+            raise ValueError(f"no layer would be quantized: {told or 'the model has no matrices'}")
+        if self._refined and not self._head:
+            raise ValueError("discquant learns from a model's predictions, and this one has no output head")
+        names = [layer.name for layer in self._layers]
+        for rule in self._recipe.rules:
+            if not any(fnmatch.fnmatchcase(name, rule.pattern) for name in names):
+                raise ValueError(f"the rule {rule.pattern!r} names no layer: they are named as {names[-1]!r}")
 
     def _solved(self, layer: Layer, recipe: LayerRecipe, statistics: Any) -> tuple[QuantizedTensor, LayerResult]:
         weight = self._weight(layer)
@@ -291,7 +331,9 @@ class Run:
         """The matrix [N, K] in the source's dtype."""
         if layer.module == "expert":
             rest, _, number = layer.name.rpartition(".")
-            return np.ascontiguousarray(self._source.array(rest)[int(number)])
+            if self._experts[0] != rest:  # all of them are one array of the file
+                self._experts = rest, self._source.array(rest)
+            return np.ascontiguousarray(self._experts[1][int(number)])
         return _oriented(self._source.array(layer.name), layer)
 
     def _put(self, layer: Layer, tensor: QuantizedTensor) -> None:
@@ -304,6 +346,8 @@ class Run:
         if layer.reason:
             return layer.reason
         is_embedding, is_head = layer.module == "embedding", layer.path == self._head
+        if (is_embedding or is_head) and self._stages.is_whole:
+            return "embeddings and heads stay dense in a model that is one stage"
         recipe = self._recipe.for_layer(layer.name, is_embedding=is_embedding, is_head=is_head)
         if not (is_embedding or is_head) and not self._stages.has(layer.name):
             return "it stands outside of the blocks, where no inputs are seen"
@@ -326,6 +370,9 @@ class Run:
             if not self._head:
                 cosine += float(torch.cosine_similarity(given.double(), wanted.double(), dim=-1).mean()) / count
                 continue
+            for name, logits in (("dense", wanted), ("quantized", given)):
+                if not torch.isfinite(logits).all():
+                    raise ValueError(f"the {name} model's predictions are not finite")
             kl, ours, theirs = mean_divergence(given, wanted, self._windows[first + i])
             divergence += kl / count
             losses += np.array([ours, theirs]) / count
@@ -338,8 +385,7 @@ class Run:
     def _write(
         self, number: int, entries: Mapping[str, Entry], results: Sequence[LayerResult], *, told: bool = False
     ) -> None:
-        notes = {"results": [asdict(result) for result in results], "run": self._note}
-        self._writer.write_part(number, entries, notes)
+        self._writer.write_part(number, entries, {"results": [asdict(result) for result in results]})
         if not told:
             for result in results:
                 self._tell(result)
@@ -373,24 +419,16 @@ def _all(stage: Stage, hidden: Sequence[torch.Tensor], workers: Workers) -> list
 
 def _exp(loss: float) -> float | None:
     """None beyond what floats hold, which JSON has no number for."""
-    return math.exp(loss) if loss < 700 else None
+    return math.exp(loss) if loss < 700 else None  # NaN was refused
 
 
-def require_same_run(writer: ModelWriter, note: Mapping[str, Any]) -> None:
-    """Raise ValueError where parts are of another run."""
-    if not writer.has_part(0):
-        return
-    before = writer.notes(0)["run"]
-    for key, value in json.loads(json.dumps(dict(note))).items():
-        if before.get(key) != value:
-            raise ValueError(
-                f"{writer.path} was begun with another {key}, {_short(before.get(key))}, and now it is {_short(value)}"
-            )
-
-
-def _short(value: object) -> str:
-    text = " ".join(str(value).split())
-    return repr(text if len(text) <= 60 else text[:57] + "...")
+@contextlib.contextmanager
+def _named(layer: Layer) -> Iterator[None]:
+    """Errors begin with the layer's name."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{layer.name}: {error}") from None
 
 
 def _uncalibrated(recipe: LayerRecipe) -> LayerRecipe:

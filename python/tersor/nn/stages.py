@@ -17,6 +17,8 @@ class Source(Protocol):
 
     def names(self) -> Sequence[str]: ...
     def array(self, name: str) -> np.ndarray[Any, Any]: ...
+    def dtype(self, name: str) -> str:
+        """By safetensors' name; "" for a name that it has not."""
 
 
 class Stage:
@@ -38,9 +40,9 @@ class Stage:
         load(self.model, source, [name for name in source.names() if name.startswith(self.prefix)])
 
     def drop(self) -> None:
-        """Weights to the device "meta", where they take no memory."""
+        """Weights to the device "meta", where they take no memory; buffers that no file has stay."""
         if self.prefix:
-            self.module.to(device="meta")
+            drop(self.module)
 
 
 class Stages:
@@ -60,7 +62,10 @@ class Stages:
             self.outside = [name for name in source.names() if not name.startswith(f"{self._path}.")]
             if len(windows):
                 self.load_outside()
-                self.reason = self._find_arguments()
+                try:
+                    self.reason = self._find_arguments()
+                except Exception as error:  # whatever a model says whose blocks are not as ours are
+                    self.reason = f"its blocks are not fed as others are: {error}"
         if self.reason:
             self.stages, self.outside = [Stage(model, model, "")], []
 
@@ -229,4 +234,6 @@ def _same(a: Any, b: Any) -> bool:
         return type(a) is type(b) and len(a) == len(b) and all(_same(x, y) for x, y in zip(a, b, strict=True))
     if isinstance(a, dict):
         return isinstance(b, dict) and a.keys() == b.keys() and all(_same(a[key], b[key]) for key in a)
+    if isinstance(a, (int, float, str, type(None))):
+        return bool(a == b)
     return a is b or type(a) is type(b)

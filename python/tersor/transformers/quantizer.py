@@ -14,11 +14,11 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 
 import tersor.torch
 from tersor import FormatError
-from tersor.formats.files import KEY, VERSION, tensor_of_row
+from tersor.formats.files import VERSION, tensor_of_row
 from tersor.formats.model_folder import METHOD, array_names, marked, places_of, rows_of_config, stem
 from tersor.formats.quantized import QuantizedTensor
 from tersor.formats.safetensors_file import Reader
-from tersor.nn.experts import QuantExperts
+from tersor.nn.experts import PARAMETERS, QuantExperts
 from tersor.nn.quantized import PackedWeight, QuantEmbedding, QuantLinear, array_of_tensor
 
 _MARK = torch.zeros(0, dtype=torch.uint8)
@@ -69,10 +69,12 @@ class TersorQuantizer(HfQuantizer):  # type: ignore[misc]
             with Reader(file) as reader:
                 shapes |= reader.shapes
         rows = self.quantization_config.layers
+        if not shapes:
+            raise ValueError("a model in few bits is loaded from its folder, without state_dict")
         if missing := sorted(array_names(rows) - shapes.keys()):
             raise FormatError(f"{len(missing)} arrays of quantized matrices are missing, {missing[0]!r} the first")
         for path, own in _by_module(rows).items():
-            _replace(model, path, _Waiting(_module(model, path), path, own, shapes))
+            _replace(model, path, _Waiting(_module(model, path), path, own, rows, shapes))
         return model
 
     def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> Any:
@@ -88,21 +90,27 @@ class TersorQuantizer(HfQuantizer):  # type: ignore[misc]
             _replace(model, path, made[path])
         for path, waiting, target in ties:
             _replace(model, path, waiting.tied(made[stem(target)].packed_weight))
+        for name, parameter in model.named_parameters():
+            if parameter.is_meta:
+                raise FormatError(f"{name} is in no file")
         return model
 
     def get_state_dict_and_metadata(self, model: Any) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
         """What save_pretrained writes: a matrix that several layers share once, and the marks."""
         state = dict(model.state_dict())
         rows = self.quantization_config.layers
+        for path, module in model.named_modules():  # what was set since they were loaded
+            if isinstance(module, QuantLinear):
+                for name in (f"{path}.weight", path):
+                    if name in rows and not rows[name].get("tied_to"):
+                        rows[name] = {**rows[name], "activations": module.activations}
         for name, row in rows.items():
             if row.get("tied_to"):
                 for key in [key for key in state if key.startswith(stem(name) + ".") and not key.endswith(".bias")]:
                     del state[key]
             else:
                 state[marked(name, row["module"])] = _MARK.clone()
-        own = {stem(name, row["module"]): {key: value for key, value in row.items() if key != "module"}
-               for name, row in rows.items() if not row.get("tied_to")}  # fmt: skip
-        return state, {KEY: json.dumps({"version": VERSION, "tensors": own}, separators=(",", ":"))}
+        return state, {}  # no rows in the files: shards may part a matrix, and config.json has them all
 
     @property
     def is_compileable(self) -> bool:
@@ -120,14 +128,19 @@ class _Waiting(torch.nn.Module):  # type: ignore[misc]
     """A layer's arrays by the names that the file has, while they are loaded; `layer` is what it stands for."""
 
     def __init__(
-        self, layer: torch.nn.Module, path: str, rows: Mapping[str, Mapping[str, Any]], shapes: Mapping[str, Any]
+        self,
+        layer: torch.nn.Module,
+        path: str,
+        rows: Mapping[str, Mapping[str, Any]],
+        all_rows: Mapping[str, Mapping[str, Any]],
+        shapes: Mapping[str, Any],
     ) -> None:
         super().__init__()
         self.rows, self.path = dict(rows), path
         self.tied_to = next((str(row["tied_to"]) for row in rows.values() if row.get("tied_to")), "")
         object.__setattr__(self, "layer", layer)  # no child: its parameter is not in the file
         for name, row in rows.items():
-            _require_fit(layer, name, row)
+            _require_fit(layer, name, row, all_rows[row["tied_to"]] if row.get("tied_to") else row)
             for place in places_of(row):
                 dtype, shape = shapes[place]
                 self._register(place.removeprefix(f"{path}."), tersor.torch._DTYPES[dtype], shape)
@@ -149,6 +162,7 @@ class _Waiting(torch.nn.Module):  # type: ignore[misc]
     def packed(self) -> torch.nn.Module:
         """The layer of tersor.nn; the arrays that were loaded are gone from here."""
         if any(row["module"] == "expert" for row in self.rows.values()):
+            _require_all(self.layer, self.path, self.rows)
             tensors: dict[str, list[QuantizedTensor]] = {}
             for name in sorted(self.rows, key=lambda name: int(name.rpartition(".")[2])):
                 tensors.setdefault(marked(name, "expert").rpartition(".")[2], []).append(self._tensor(name))
@@ -184,18 +198,26 @@ def _by_module(rows: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _require_fit(layer: torch.nn.Module, name: str, row: Mapping[str, Any]) -> None:
-    """Raise FormatError unless the model's own parameter is of the row's shape."""
-    if row.get("tied_to"):
-        return
+def _require_fit(layer: torch.nn.Module, name: str, row: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Raise FormatError unless the model's parameter is of the shape of `given`: the row, or what it is tied to."""
     parameter = getattr(layer, marked(name, row["module"]).rpartition(".")[2], None)
     shape = None if parameter is None else tuple(parameter.shape)
     if shape is not None and row["module"] == "expert":
         shape = shape[1:]
     if shape is not None and row["module"] == "conv1d":
         shape = shape[::-1]
-    if shape != tuple(row["shape"]):
-        raise FormatError(f"{name} is {list(row['shape'])} in the file, the model has {list(shape or ())}")
+    if shape != tuple(given["shape"]):
+        raise FormatError(f"{name} is {list(given['shape'])} in the file, the model has {list(shape or ())}")
+
+
+def _require_all(layer: torch.nn.Module, path: str, rows: Mapping[str, Any]) -> None:
+    """Raise FormatError unless every expert has both matrices."""
+    wanted = {f"{path}.{name}.{i}" for name in PARAMETERS for i in range(int(layer.num_experts))}
+    if rows.keys() != wanted:
+        told = sorted(rows.keys() ^ wanted)[0]
+        raise FormatError(
+            f"{path}: all matrices of its experts are needed and no others, {told} is not as it should be"
+        )
 
 
 def _module(model: torch.nn.Module, path: str) -> torch.nn.Module:

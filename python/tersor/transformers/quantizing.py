@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 import transformers
 
+import tersor.torch
 from tersor import FormatError
 from tersor.evaluate.language import tokens_of
 from tersor.formats.model_folder import ModelFolder, ModelWriter, weight_files, write_json
@@ -24,13 +26,17 @@ from tersor.nn.quantized import array_of_tensor
 from tersor.nn.quantizing import CHECKED, LayerResult, Loss, Run
 from tersor.nn.stages import Source, drop, load
 from tersor.transformers.card import card_of
+from tersor.transformers.quantizer import folder_is_quantized
 from tersor.weights import Recipe
 
+_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+_FOLDERS_BESIDE = ("1_Pooling", "2_Normalize")  # of sentence-transformers
 _TOLD, _TOLD_QUANTIZED = 110, 900  # bytes that a file's header takes for an array, and for a matrix in few bits
 
 # What a model's folder has beside its weights and config.json: a file is copied where it is there.
 _BESIDE = ("tokenizer", "vocab", "merges", "special_tokens", "added_tokens", "generation_config", "chat_template",
-           "preprocessor", "processor", "spiece", "sentencepiece", "modules", "sentence_bert", "LICENSE")  # fmt: skip
+           "preprocessor", "processor", "spiece", "sentencepiece", "modules", "sentence_bert",
+           "config_sentence_transformers", "LICENSE")  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,53 +103,84 @@ def quantize(
     that needs one; a run begun otherwise; an architecture that transformers does not know).
     """
     here, place = Path(folder), Path(out)
-    predicted: float | None = None
     if not (here / "config.json").is_file():
         raise FileNotFoundError(f"{here}: a folder with config.json is needed")
-    _prepare(place, here, resume, overwrite)
+    if threads < 0:
+        raise ValueError(f"threads are 0 or more, not {threads}")
+    _require_place(place, here, resume, overwrite)
     model, source = _model(here)
     if text is not None and model.config.is_encoder_decoder:
-        raise ValueError(
-            f"{folder} is an encoder with a decoder: one text feeds no such model; it takes --solver rtn alone"
-        )
+        raise ValueError(f"{folder} is an encoder with a decoder, which no one text feeds: only rtn and hqq serve it")
     windows = _windows(here, text, recipe, model)
-    note: dict[str, Any] = {"source": _fingerprint(here), "calibration": _hash(windows)}
+    if target is not None and not len(windows):
+        raise ValueError("a target needs a calibration text: what an error costs is measured on it")
+    run = {
+        "source": _fingerprint(here), "calibration": _hash(windows), "recipe": recipe.dump(),
+        "target": target and asdict(target), "version of tersor": tersor.__version__,
+    }  # fmt: skip
+    if overwrite and not resume and place.exists():
+        shutil.rmtree(place)
     writer = ModelWriter(place)
-    if target is not None:
-        if not len(windows):
-            raise ValueError("a target needs a calibration text: what an error costs is measured on it")
-        note["target"] = asdict(target)
-        recipe, predicted = _allocated(model, source, recipe, windows, target, writer)
-    results, loss = Run(
-        model, source, windows, recipe, writer, note=note, threads=threads, progress=progress
-    ).go()  # fmt: skip
+    writer.begin(run)
+    notes: dict[str, Any] = {}
+    try:
+        if target is not None:
+            recipe, predicted = _allocated(model, source, recipe, windows, target, writer)
+            notes = {"target": run["target"], "predicted": predicted}
+        results, loss = Run(model, source, windows, recipe, writer, threads=threads, progress=progress).go()
+    except BaseException:
+        writer.leave()
+        raise
+    notes |= {
+        "recipe": recipe.dump(),
+        "calibration": {"windows": len(windows), "length": windows.shape[1], "sha256": run["calibration"]},
+        "measured": None if loss is None else asdict(loss),
+    }
+    found = [result for result in results if result.format]
+    made = QuantizedModel(
+        path=str(place),
+        bytes=0,
+        bytes_before=sum(file.stat().st_size for file in _weight_files(here)),
+        bits_per_weight=8 * sum(result.bytes for result in found) / sum(_weights(result) for result in found),
+        loss=loss,
+        layers=results,
+        predicted=notes.get("predicted"),
+    )
+
+    def counted() -> QuantizedModel:
+        return dataclasses.replace(made, bytes=sum(file.stat().st_size for file in weight_files(place)))
+
+    def beside() -> None:
+        for name in sorted(os.listdir(here)):
+            if name.startswith(_BESIDE) and (here / name).is_file():
+                shutil.copyfile(here / name, place / name)
+        for name in _FOLDERS_BESIDE:
+            if (here / name).is_dir():
+                shutil.copytree(here / name, place / name, dirs_exist_ok=True)
+        (place / "README.md").write_text(card_of(counted(), recipe, here.name), encoding="utf-8")
+
+    writer.finish(_config(model, source, results), notes, beside=beside)
+    return counted()
+
+
+def _weights(result: LayerResult) -> float:
+    return 8 * result.bytes / result.bits_per_weight
+
+
+def _config(model: Any, source: Source, results: Sequence[LayerResult]) -> dict[str, Any]:
+    """config.json of what was made."""
     config = {key: value for key, value in model.config.to_dict().items() if key != "quantization_config"}
     config["architectures"] = [type(model).__name__]
     if any(result.tied_to and not result.reason for result in results):
         config["tie_word_embeddings"] = False  # the rows say it, and transformers ties no packed matrices
-    notes = {
-        "recipe": recipe.dump(),
-        "calibration": {"windows": len(windows), "length": recipe.length, "sha256": note["calibration"]},
-        "measured": None if loss is None else asdict(loss),
-        **({} if predicted is None else {"target": note["target"], "predicted": predicted}),
-    }
-    for name in sorted(os.listdir(here)):
-        if name.startswith(_BESIDE) and (here / name).is_file():
-            shutil.copyfile(here / name, place / name)
-    found = [result for result in results if result.format]
-    weights = sum(8 * result.bytes / result.bits_per_weight for result in found)
-    writer.finish(config, notes)
-    made = QuantizedModel(
-        path=str(place),
-        bytes=sum(file.stat().st_size for file in weight_files(place)),
-        bytes_before=sum(file.stat().st_size for file in _weight_files(here)),
-        bits_per_weight=8 * sum(result.bytes for result in found) / weights if found else 0.0,
-        loss=loss,
-        layers=results,
-        predicted=predicted,
-    )
-    (place / "README.md").write_text(card_of(made, recipe, here.name), encoding="utf-8")
-    return made
+    # transformers takes the dtype of the first floats of a file for the model's, and those are scales.
+    counts: dict[str, int] = {}
+    for name, parameter in model.named_parameters():
+        if (dtype := source.dtype(name)) in _DTYPES:
+            counts[dtype] = counts.get(dtype, 0) + parameter.numel()
+    if counts:
+        config["dtype"] = _DTYPES[max(counts, key=lambda dtype: counts[dtype])]
+    return config
 
 
 def _allocated(
@@ -155,11 +192,15 @@ def _allocated(
     load(model, source, source.names())
     blocks = blocks_of(model)
     prefix = f"{blocks[0]}." if blocks else ""
+    output = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    head = next((path for path, module in model.named_modules() if module is output and output is not None), "")
+    if any(layer.module == "expert" and not layer.reason for layer in layers_of(model)):
+        raise ValueError("bits are not chosen for experts: leave out --bpw and --target-size")
     layers = [
         layer
         for layer in layers_of(model)
         if layer.module in ("linear", "conv1d") and not layer.reason and layer.name.startswith(prefix)
-        and recipe.for_layer(layer.name) is not None
+        and not layer.tied_to and layer.path != head and recipe.for_layer(layer.name) is not None
     ]  # fmt: skip
     weights = sum(layer.shape[0] * layer.shape[1] for layer in layers)
     if target.size is None:
@@ -167,6 +208,8 @@ def _allocated(
         budget = int(target.bits_per_weight * weights / 8)
     else:
         own = {layer.name for layer in layers}
+        if recipe.embeddings is not None:
+            raise ValueError("a size is met with embeddings as they are: leave out --embeddings, or give --bpw")
         rest = sum(source.array(name).nbytes + _TOLD for name in source.names() if name not in own)
         budget = target.size - rest - _TOLD_QUANTIZED * len(layers)
     before = torch.get_num_threads()
@@ -184,18 +227,24 @@ def _allocated(
     return made.recipe, made.predicted
 
 
-def _prepare(target: Path, here: Path, resume: bool, overwrite: bool) -> None:
-    if target.resolve() == here.resolve():
-        raise ValueError(f"{target}: the result must go elsewhere than the model")
-    if not target.exists() or not any(target.iterdir()):
+def _require_place(place: Path, here: Path, resume: bool, overwrite: bool) -> None:
+    """Raise where the result must not go; nothing is touched."""
+    inside, model = place.resolve(), here.resolve()
+    if inside == model or inside in model.parents or model in inside.parents:
+        raise ValueError(f"{place}: the result must go elsewhere than the model, neither around it nor into it")
+    if not place.exists():
         return
-    if resume and ((target / ".parts").is_dir() or not (target / "config.json").exists()):
+    if not place.is_dir():
+        raise FileExistsError(f"{place} is there and no folder")
+    is_run, is_whole = (place / ".parts").is_dir(), folder_is_quantized(place)
+    if not any(place.iterdir()) or (is_run and resume):
         return
+    if not is_run and not is_whole:
+        raise FileExistsError(f"{place} is there, and nothing that tersor quantize has made: choose another folder")
     if resume:
-        raise FileExistsError(f"{target} is whole: nothing is left to resume")
+        raise FileExistsError(f"{place} is whole: nothing is left to resume")
     if not overwrite:
-        raise FileExistsError(f"{target} is there: --resume goes on with a run that was cut off, -f begins anew")
-    shutil.rmtree(target)
+        raise FileExistsError(f"{place} is there: --resume goes on with a run that was cut off, -f begins anew")
 
 
 def _model(folder: Path) -> tuple[Any, Source]:
@@ -209,18 +258,28 @@ def _model(folder: Path) -> tuple[Any, Source]:
     found = getattr(transformers, names[0])
     with torch.device("meta"):
         model = found(config).eval()
-    for module in model.modules():
-        own = [name for name in module._non_persistent_buffers_set if module._buffers.get(name) is not None]
-        for name in own:
-            module._buffers[name] = torch.empty_like(module._buffers[name], device="cpu")
-        if own:
-            model._init_weights(module)  # which transformers itself calls for buffers that no file has
+    _initialize_buffers(model, model)
     if (folder / "model.safetensors").is_file() or (folder / "model.safetensors.index.json").is_file():
         source = _Files(ModelFolder(folder))
         missing = _needed(model) - set(source.names())
         if not missing:
             return model, source
     return model, _Whole(found, folder, _needed(model))
+
+
+def _initialize_buffers(module: Any, owner: Any) -> None:
+    """Compute the buffers that no file has, as transformers does: by the nearest model that a module is part of."""
+    owner = module if isinstance(module, transformers.PreTrainedModel) else owner
+    for child in module.children():
+        _initialize_buffers(child, owner)
+    own = [name for name in module._non_persistent_buffers_set if module._buffers.get(name) is not None]
+    for name in own:
+        buffer = torch.empty_like(module._buffers[name], device="cpu")
+        module._buffers[name] = buffer.fill_(torch.nan) if buffer.is_floating_point() else buffer
+    if own:
+        owner._init_weights(module)
+    if any(module._buffers[name].is_floating_point() and module._buffers[name].isnan().any() for name in own):
+        raise ValueError(f"{type(module).__name__} has buffers that transformers does not compute: {', '.join(own)}")
 
 
 def _needed(model: Any) -> set[str]:
@@ -244,6 +303,9 @@ class _Files:
         assert isinstance(found, np.ndarray)
         return found
 
+    def dtype(self, name: str) -> str:
+        return self._folder.dtype(name) if name in self._names else ""
+
 
 class _Whole:
     """A model that transformers has to load: its names or shapes are not those of the file, or it is .tsr."""
@@ -266,6 +328,10 @@ class _Whole:
         found: np.ndarray[Any, Any] = array_of_tensor(self._state[name])
         return found
 
+    def dtype(self, name: str) -> str:
+        tensor = self._state.get(name)
+        return "" if tensor is None else tersor.torch._NAMES[tensor.dtype]
+
 
 def _windows(folder: Path, text: str | None, recipe: Recipe, model: Any) -> np.ndarray[Any, Any]:
     """int64 [samples and those that measure the loss, length], drawn by the recipe's seed; none without a text."""
@@ -286,19 +352,21 @@ def _windows(folder: Path, text: str | None, recipe: Recipe, model: Any) -> np.n
 
 
 def _weight_files(folder: Path) -> list[Path]:
+    """Raises FileNotFoundError."""
     try:
         return weight_files(folder)
     except FileNotFoundError:
-        return sorted(folder.glob("*.tsr"))
+        if found := sorted(folder.glob("*.tsr")):
+            return found
+        raise FileNotFoundError(f"{folder}: weights in .safetensors or .tsr files are needed") from None
 
 
 def _fingerprint(folder: Path) -> str:
-    """Of a model: its configuration and the beginnings of its files, which hold the names, shapes and sizes of all."""
+    """Of a model: its configuration, and the names, sizes and times of its files, which are too large to be read."""
     found = hashlib.sha256((folder / "config.json").read_bytes())
     for file in _weight_files(folder):
-        found.update(f"{file.name} {file.stat().st_size} ".encode())
-        with open(file, "rb") as opened:
-            found.update(opened.read(1 << 20))
+        facts = file.stat()
+        found.update(f"{file.name} {facts.st_size} {facts.st_mtime_ns}\n".encode())
     return found.hexdigest()
 
 
