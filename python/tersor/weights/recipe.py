@@ -53,14 +53,10 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        require_types(self)
         for name, value, least in (("samples", self.samples, 1), ("length", self.length, 1), ("seed", self.seed, 0)):
-            if type(value) is not int:
-                raise TypeError(f"{name} is int, not {value!r} ({type(value).__name__})")
             if value < least:
                 raise ValueError(f"{name} is {least} or more, not {value}")
-        for name in ("name", "source"):
-            if not isinstance(getattr(self, name), str):
-                raise TypeError(f"{name} is str, not {getattr(self, name)!r}")
         if not isinstance(self.layer, LayerRecipe):
             raise TypeError(f"layer is a LayerRecipe, not {self.layer!r}")
         object.__setattr__(self, "rules", tuple(self.rules))
