@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -212,6 +213,13 @@ def test_what_a_layer_cannot_be_is_refused(options, kind, text):
 def test_a_wrong_text_is_refused_and_says_where(text, found):
     with pytest.raises(ValueError, match=found):
         Recipe.from_yaml(text)
+
+
+def test_without_a_reader_of_yaml_it_is_said_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "yaml", None)
+    for call in (WHOLE.dump, lambda: Recipe.load("gptq-4bit")):
+        with pytest.raises(ImportError, match=r"need PyYAML: pip install 'tersor\[transformers\]'"):
+            call()
 
 
 def test_an_unknown_name_lists_the_known_and_a_file_its_path(tmp_path):

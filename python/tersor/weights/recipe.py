@@ -95,16 +95,13 @@ class Recipe:
 
     def dump(self) -> str:
         """The recipe as YAML, which from_yaml reads."""
-        import yaml
-
-        text: str = yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True, width=120)
+        text: str = _yaml().safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True, width=120)
         return text
 
     @classmethod
     def from_yaml(cls, text: str) -> Self:
         """The recipe that a text in YAML describes. Raises ValueError (no YAML, unknown keys: what is known)."""
-        import yaml
-
+        yaml = _yaml()
         try:
             found = yaml.safe_load(text)
         except yaml.YAMLError as error:
@@ -128,6 +125,14 @@ class Recipe:
     def names() -> list[str]:
         """The names of the recipes that are shipped."""
         return sorted(one.name.removesuffix(".yaml") for one in _shipped().iterdir() if one.name.endswith(".yaml"))
+
+
+def _yaml() -> Any:
+    try:
+        import yaml
+    except ImportError:
+        raise ImportError("recipes as text need PyYAML: pip install 'tersor[transformers]'") from None
+    return yaml
 
 
 def _shipped() -> Any:
