@@ -50,8 +50,11 @@ class Statistics:
         if tokens < 0:
             raise ValueError(f"tokens are 0 or more, not {tokens}")
         with np.errstate(invalid="ignore"):  # numbers that are not finite are a solver's to refuse
-            apart = float(np.abs(hessian - hessian.T).max(initial=0))
-        if apart > 1e-3 * float(np.abs(hessian).max(initial=0)):
+            apart = max(
+                float(np.abs(hessian[first : first + _BLOCK] - hessian[:, first : first + _BLOCK].T).max())
+                for first in range(0, max(1, len(hessian)), _BLOCK)
+            )
+        if apart > 1e-3 * max(float(hessian.max()), -float(hessian.min())):
             raise ValueError(f"a hessian is symmetric, this one and its transpose are {apart} apart")
         made = cls(len(hessian))
         made.tokens = tokens
