@@ -76,7 +76,7 @@ class Problem:
         diagonal = np.einsum("ii->i", hessian)
         mean = float(diagonal.mean(dtype=np.float64)) or 1.0
         diagonal[diagonal <= 0] = mean
-        feedback, added = _damped_factor(hessian, damping, mean)
+        feedback, added = damped_factor(hessian, damping, mean)
         feedback /= np.diag(feedback).copy()
         if statistics is not None and statistics.tokens < len(hessian):
             diagonal += added
@@ -147,8 +147,11 @@ def stored(
     return made
 
 
-def _damped_factor(hessian: NDArray[np.float32], damping: float, mean: float) -> tuple[NDArray[np.float32], np.float32]:
-    """R, and what the diagonal grew by: a share of `mean` that is ten times as large until there is a factor."""
+def damped_factor(hessian: NDArray[np.float32], damping: float, mean: float) -> tuple[NDArray[np.float32], np.float32]:
+    """R, upper triangular, of the damped hessian = R R^T, and what the diagonal grew by.
+
+    That is a share of `mean`, ten times as large again and again until there is a factor.
+    """
     turned = np.empty_like(hessian)
     for share in (damping, *(max(damping, 1e-6) * 10.0**i for i in range(1, 8))):
         turned[:] = hessian[::-1, ::-1]  # its lower triangle turned back is an upper one
