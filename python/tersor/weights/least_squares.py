@@ -33,8 +33,8 @@ class LeastSquares:
     A column weighs as much as its mean square among inputs, the Hessian's diagonal, which llama.cpp calls an importance
     matrix. Symmetric: the scale that the search of smaller ranges finds (`encode(..., importance=)`), then the best one
     for its codes, by weighted regression. With minimums: codes under `candidates` ranges a group, the regression of
-    each, and the best of all. That search shrinks a range toward 0 and takes the minimum as it is; where both are free
-    it leaves the weighted error a quarter higher (q4_1, q4_k), so that ranges are searched here once more.
+    each, and the best of all. The core's search only draws both ends of a range together, which leaves a quarter more
+    weighted error in q4_1 and q4_k where columns differ as inputs do; hence a search of its own for these.
     """
 
     candidates: int = 19
