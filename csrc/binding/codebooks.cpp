@@ -150,7 +150,7 @@ void codebook_fit(const FormatDict& format, const std::string& dtype_text, size_
   const solve::Weights matrix{*dtype, rows, columns, span_at<const uint8_t>(weights, bytes)};
   const solve::CodebookFit options{
       .least_squares = least_squares,
-      .importance = std::span(reinterpret_cast<const float*>(importance), importance ? columns : 0),
+      .importance = span_at<const float>(importance, importance ? columns : 0),
       .given = given,
       .seed = seed};
   const auto scalars = scalar ? scalar_codebook_of(format) : ScalarCodebook();

@@ -100,6 +100,9 @@ def test_what_cannot_be_chosen_from_is_refused(make):
             make(options).choose(bad, budget)
     with pytest.raises(TypeError):
         make(options).choose({"a": [Point(1.5, 1.0)]}, 99)
+    for budget in (99.5, float("nan"), None):
+        with pytest.raises(TypeError):
+            make(options).choose(options, budget)
 
 
 def test_points_may_come_as_json_has_them():

@@ -82,3 +82,14 @@ def test_settings_are_checked():
         DynamicProgramming(states=0)
     with pytest.raises(ValueError, match=r"tolerance is in \[0, 1\), not -1"):
         DynamicProgramming(tolerance=-1)
+
+
+def test_a_bound_that_rounding_lowers_takes_no_more_than_the_budget():
+    """A level beyond the budget is as good as the bound, and the one within it a last bit worse."""
+    options = {
+        "a": [Point(6, -3.0), Point(0, 0.052472342124384896), Point(3, 0.22247106696404695)],
+        "b": [Point(3, 0.1298705631261725), Point(0, 0.9170795695272411)],
+    }
+    found = DynamicProgramming(states=1, tolerance=0).choose(options, 0)
+    assert found.choice == {"a": 1, "b": 1}
+    assert found.rate == 0

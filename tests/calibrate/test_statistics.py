@@ -88,3 +88,7 @@ def test_known_moments_are_taken_and_go_on():
         Statistics.of(first.hessian[:, :7], 3)
     with pytest.raises(ValueError, match="tokens are 0 or more, not -1"):
         Statistics.of(first.hessian, -1)
+    skewed = first.hessian
+    skewed[2, 5] += 0.1 * np.abs(skewed).max()
+    with pytest.raises(ValueError, match=r"a hessian is symmetric, this one and its transpose are .* apart"):
+        Statistics.of(skewed, 3)

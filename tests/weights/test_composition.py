@@ -104,3 +104,15 @@ def test_a_rotation_of_all_is_solved_as_well_as_what_was_rotated():
     assert (got.format.symbols(got.parts, got.shape)["codes"] == want.format.symbols(want.parts, want.shape)["codes"]
             ).mean() > 0.97  # fmt: skip
     assert got.errors["outputs"] == pytest.approx(want.errors["outputs"], rel=0.02)
+
+
+def test_inputs_that_a_rotation_leaves_nothing_of_are_no_negative_squares():
+    """Three directions that are columns of the rotation: all others have a mean square of 0, but for rounding."""
+    for seed in range(4):
+        turn, random = Hadamard(seed), np.random.default_rng(seed)
+        rows = turn.inputs(np.eye(64, dtype=np.float32)).T[[5, 9, 20]]
+        statistics = Statistics(64)
+        statistics.update(random.standard_normal((5, 1), np.float32) * np.float32([1.37, 0.113, 2.22]) @ rows)
+        assert np.diag(statistics.transformed(turn).hessian).min() >= 0
+        q = LayerRecipe(format="int4-g32", transform="hadamard", seed=seed).solve(layer(8, 64)[0], statistics)
+        assert q.errors["outputs"] < 0.02

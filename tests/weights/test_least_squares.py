@@ -26,7 +26,14 @@ def test_the_weighted_error_falls(fmt):
     weight, importance = problem()
     ours = error(LeastSquares().fit(weight, fmt, importance), weight, importance)
     assert ours < 0.9 * error(tersor.quantize(weight, fmt, clip="mse"), weight, importance)
-    assert ours < error(LeastSquares(candidates=1).fit(weight, fmt, importance), weight, importance)
+    grid = tersor.formats.parse(fmt)
+    parts = grid.encode(weight, clip="mse", seed=0, threads=1, importance=importance)
+    searched = tersor.formats.QuantizedTensor(format=grid, shape=weight.shape, parts=parts)
+    if "minimums" in parts:
+        assert ours < 0.9 * error(searched, weight, importance)
+        assert ours < error(LeastSquares(candidates=1).fit(weight, fmt, importance), weight, importance)
+    else:
+        assert ours < error(searched, weight, importance)
 
 
 @pytest.mark.parametrize("fmt", ["q4_0", "q4_1"])
@@ -67,11 +74,20 @@ def test_what_cannot_be_fitted_is_refused():
     for fmt in ("int4-zero", "ternary", "int8", "nf4", "int4-g32-super6"):
         with pytest.raises(TypeError, match="no groups with a scale"):
             LeastSquares().fit(weight, fmt, importance)
-    for bad in (importance[:3], -importance, importance * np.nan):
-        with pytest.raises(ValueError, match="64 numbers from 0 on"):
-            LeastSquares().fit(weight, "q4_0", bad)
-    with pytest.raises(ValueError, match="the weights are not finite"):
-        LeastSquares().fit(weight * np.inf, "q4_0", importance)
+    for fmt in ("q4_0", "q4_k"):
+        for bad, text in (
+            (importance[:3], r"importance is \[3\], \[64\] is needed"),
+            (-importance, "importance of column 0 is -"),
+            (importance * np.nan, "importance of column 0 is nan"),
+        ):
+            with pytest.raises(ValueError, match=text):
+                LeastSquares().fit(weight, fmt, bad)
+        broken = weight.copy()
+        broken[3, 5] = np.nan
+        with pytest.raises(ValueError, match=r"1 of 512 weights are not finite, the first is nan at \[3, 5\]"):
+            LeastSquares().fit(broken, fmt, importance)
+        with pytest.raises(ValueError, match="beyond what its dtype holds: bf16 and fp32 hold more"):
+            LeastSquares().fit(weight * np.float32(1e10), fmt, importance)
     with pytest.raises(MissingStatisticsError):
         LeastSquares().solve(weight, "q4_0")
     with pytest.raises(ValueError, match="1 or more, not 0"):

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -113,14 +114,19 @@ def test_the_dtype_of_the_weights_is_kept():
     assert (q.dtype, q.dequantize().dtype, q.activations) == ("F16", np.float16, "exact")
 
 
-def test_methods_of_models_begin_with_gptq_and_none_of_them_is_nameless():
+def test_methods_of_models_begin_with_decoupleq_and_none_of_them_is_nameless():
     weight, statistics = layer_of(8, 64)
-    first = LayerRecipe(format="int3-g32").solve(weight, statistics)
-    for name, row in SOLVERS.items():
-        assert row.source
-        if row.of_models:
-            q = LayerRecipe(format="int3-g32", solver=name).solve(weight, statistics)
-            np.testing.assert_array_equal(q.parts["codes"], first.parts["codes"])
+    first = LayerRecipe(format="int3-g32", solver="decoupleq").solve(weight, statistics)
+    assert all(row.source for row in SOLVERS.values())
+    assert {name for name, row in SOLVERS.items() if row.of_models} == {"learned", "discquant"}
+    for name in ("learned", "discquant"):
+        q = LayerRecipe(format="int3-g32", solver=name).solve(weight, statistics)
+        for part, array in first.parts.items():
+            np.testing.assert_array_equal(q.parts[part], array)
+
+
+def test_every_solver_has_a_recipe_that_is_shipped():
+    assert {Recipe.load(name).layer.solver for name in Recipe.names()} == set(SOLVERS)
 
 
 @pytest.mark.parametrize(
@@ -169,6 +175,12 @@ def test_who_needs_statistics_says_so(options, needs):
         ({"seed": -1}, ValueError, r"seed is in 0..2\*\*64 - 1, not -1"),
         ({"damping": 2}, ValueError, r"damping is in \[0, 1\], not 2.0"),
         ({"order": "rows"}, ValueError, "order is one of activations, columns, not 'rows'"),
+        ({"format": "vq-d8-k256-s2"}, ValueError, "format, for gptq: a format with a code a weight is needed, not vq"),
+        ({"format": "2:4", "solver": "cd"}, ValueError, "format, for cd: a format with a code a weight is needed"),
+        ({"format": "nf4", "solver": "hqq"}, ValueError, "for hqq: integers with scales of their own are needed"),
+        ({"format": "int4", "solver": "nupes"}, ValueError, "for nupes: a scalar codebook of scope"),
+        ({"format": "nf4", "solver": "learned"}, ValueError, "for learned: integers in groups are needed, not nf4"),
+        ({"format": "mxfp4", "solver": "discquant"}, ValueError, "for discquant: integers in groups are needed"),
     ],
 )
 def test_what_a_layer_cannot_be_is_refused(options, kind, text):
@@ -203,6 +215,13 @@ def test_a_wrong_text_is_refused_and_says_where(text, found):
         Recipe.from_yaml(text)
 
 
+def test_without_a_reader_of_yaml_it_is_said_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "yaml", None)
+    for call in (WHOLE.dump, lambda: Recipe.load("gptq-4bit")):
+        with pytest.raises(ImportError, match=r"need PyYAML: pip install 'tersor\[transformers\]'"):
+            call()
+
+
 def test_an_unknown_name_lists_the_known_and_a_file_its_path(tmp_path):
     with pytest.raises(ValueError, match=r"no recipe is named 'spqr': there are .*gptq-4bit"):
         Recipe.load("spqr")
@@ -217,6 +236,13 @@ def test_statistics_that_do_not_fit_are_refused():
     weight, statistics = layer_of(8, 64)
     with pytest.raises(ValueError, match="statistics of 64 columns for a matrix of 32"):
         LayerRecipe(format="int4-g32", solver="rtn").solve(weight[:, :32].copy(), statistics)
+    with pytest.raises(ValueError, match="mean square of -"):
+        LayerRecipe(format="int4-g32", solver="rtn").solve(weight, Statistics.of(-statistics.hessian, 5))
+    holed = statistics.hessian
+    holed[3, 4] = holed[4, 3] = np.nan
+    for solver in ("rtn", "gptq", "hqq"):
+        with pytest.raises(ValueError, match=r"statistics are not finite, nan at \[3, 4\]"):
+            LayerRecipe(format="int4-g32", solver=solver).solve(weight, Statistics.of(holed, 5))
     infinite = Statistics(64)
     infinite.update(np.full((2, 64), 3e30, np.float32))
     with pytest.raises(ValueError, match="statistics are not finite"):

@@ -47,6 +47,16 @@ def test_large_weights_are_found_where_inputs_are_alike():
     np.testing.assert_array_equal(found.values, weight[mask].astype(np.float16))
 
 
+@pytest.mark.parametrize("columns", [5, 256, 600])
+def test_what_the_others_tell_of_an_input_is_numpy_s_inverse(columns):
+    """Of more columns than a block, as of fewer."""
+    _, _, _, statistics = layer(1, columns)
+    damped = statistics.hessian.astype(np.float64)
+    damped += 0.01 * np.diag(damped).mean() * np.eye(columns)
+    found = spqr._conditional(statistics.hessian, 0.01)
+    np.testing.assert_allclose(found, 1 / np.diag(np.linalg.inv(damped)), rtol=1e-4)
+
+
 def test_what_costs_nothing_is_not_taken():
     _, _, _, statistics = layer(4, 64)
     levels = np.random.default_rng(0).integers(-3, 4, (4, 64)).astype(np.float32)

@@ -35,7 +35,8 @@ class Allocator(Protocol):
         """options: what each name may take, in any order; those that are dominated are never chosen. budget: bytes.
 
         The same arguments give the same choice. Raises ValueError: no name, a name without options, a rate below 0, an
-        error that is not finite, a budget below the sum of the smallest rates.
+        error that is not finite, a budget below the sum of the smallest rates. Raises TypeError: rates or a budget that
+        are no integers.
         """
         ...
 
@@ -60,6 +61,6 @@ def undominated(options: Mapping[str, Sequence[Point]], budget: int) -> dict[str
         for place in sorted(range(len(points)), key=lambda place: (points[place][0], points[place][1], place)):
             if not found[name] or points[place][1] < points[found[name][-1]][1]:
                 found[name].append(place)
-    if (least := sum(options[name][places[0]][0] for name, places in found.items())) > budget:
+    if (least := sum(options[name][places[0]][0] for name, places in found.items())) > operator.index(budget):
         raise ValueError(f"the budget is {budget} bytes, the smallest options take {least}")
     return found

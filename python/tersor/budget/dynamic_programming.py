@@ -78,6 +78,8 @@ class DynamicProgramming:
         undecided.sort(key=lambda item: -np.partition(costs[item], 1)[1])
         room = budget - sum(int(level.rates[pick]) for level, pick in zip(levels, picks, strict=True))
         room += sum(int(levels[item].rates[picks[item]] - levels[item].rates[kept[item][0]]) for item in undecided)
+        if room < 0:  # only choices beyond the budget are as good as the bound, and that by rounding
+            return relaxed.picks
         most = max(1, min(self.states, _CELLS // max(1, len(undecided))))
         rates, cost = np.zeros(1, np.int64), np.zeros(1)  # of partial choices; rates above the smallest kept
         came: list[NDArray[np.int64]] = []

@@ -41,11 +41,21 @@ class Statistics:
 
     @classmethod
     def of(cls, hessian: NDArray[Any], tokens: int) -> Self:
-        """The statistics of so many tokens, of which `hessian`, [K, K], is known. Raises ValueError (shape, tokens)."""
+        """The statistics of so many tokens, of which `hessian`, [K, K], is known.
+
+        Raises ValueError (shape; tokens; a matrix that is not symmetric, within a thousandth of its largest number).
+        """
         if hessian.ndim != 2 or hessian.shape[0] != hessian.shape[1]:
             raise ValueError(f"a hessian is [K, K], not {list(hessian.shape)}")
         if tokens < 0:
             raise ValueError(f"tokens are 0 or more, not {tokens}")
+        with np.errstate(invalid="ignore"):  # numbers that are not finite are a solver's to refuse
+            apart = max(
+                float(np.abs(hessian[first : first + _BLOCK] - hessian[:, first : first + _BLOCK].T).max())
+                for first in range(0, max(1, len(hessian)), _BLOCK)
+            )
+        if apart > 1e-3 * max(float(hessian.max()), -float(hessian.min())):
+            raise ValueError(f"a hessian is symmetric, this one and its transpose are {apart} apart")
         made = cls(len(hessian))
         made.tokens = tokens
         made._sum = hessian.astype(np.float32) * np.float32(max(1, tokens))
@@ -55,7 +65,10 @@ class Statistics:
         """The statistics of transform.inputs(x) instead of x. H becomes M^T H M where inputs(x) is x M."""
         once = transform.inputs(self.hessian)
         twice = transform.inputs(np.ascontiguousarray(once.T))
-        return type(self).of((twice + twice.T) / 2, self.tokens)  # rounding leaves it a little unsymmetric
+        found = (twice + twice.T) / 2  # rounding leaves it a little unsymmetric
+        squares = np.einsum("ii->i", found)
+        np.maximum(squares, 0, out=squares)  # and what should be 0 a little below
+        return type(self).of(found, self.tokens)
 
     @property
     def columns(self) -> int:

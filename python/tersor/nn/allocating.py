@@ -91,7 +91,8 @@ def allocated(
     points = rate_points(probes, options)
     allocation = DynamicProgramming().choose(points, budget)
     if allocator == "evopress":
-        search = EvoPress(loss=_Loss(model, rounded, windows), stages=((1, 4), (len(windows), 1)), seed=recipe.seed)
+        stages = ((1, 4), (len(windows), 1)) if len(windows) > 1 else ((1, 1),)
+        search = EvoPress(loss=_Loss(model, rounded, windows), stages=stages, seed=recipe.seed)
         allocation = search.choose(points, budget)
     rules = tuple(
         Rule(

@@ -44,7 +44,7 @@ class DiscQuant:
         weights: Mapping[str, torch.Tensor] | None = None,
         progress: Callable[[int, float], None] | None = None,
     ) -> dict[str, QuantizedTensor]:
-        """Better codes and scales for layers of a model, from those given: GPTQ's, or the nearest.
+        """Better codes and scales for layers of a model, from those of any solver of int_group matrices.
 
         model: in evaluation mode, on the CPU, gives logits [..., vocabulary] as a tensor, the first of a tuple or its
         `logits`; left as it is. windows: token ids [length] each, or what else the model takes with a first axis of 1

@@ -45,7 +45,7 @@ class LearnedRounding:
         weights: Mapping[str, torch.Tensor] | None = None,
         progress: Callable[[int, float], None] | None = None,
     ) -> dict[str, QuantizedTensor]:
-        """Better codes and scales for the layers of a block, from those given: GPTQ's, or the nearest.
+        """Better codes and scales for the layers of a block, from those of any solver of int_group.
 
         block: in evaluation mode, on the CPU; it is called with `layers` in place of its own weights, and left as it
         is. inputs: (args, kwargs) of a call each, no tensors of inference mode. targets: what the dense block gives for

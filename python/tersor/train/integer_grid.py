@@ -94,14 +94,17 @@ class IntegerGrid:
         return torch.from_numpy(matrix)
 
     def quantized(self, codes: torch.Tensor, scales: torch.Tensor, weight: torch.Tensor) -> QuantizedTensor:
-        """The tensor with other codes, integers of [0, highest], and scales that `rounded` gave; its error measured."""
+        """The tensor with other codes, integers of [0, highest], and scales that `rounded` gave.
+
+        The error of its weights is measured; that of a layer's outputs, which was the old codes', is dropped.
+        """
         old = self.tensor
         parts: dict[str, Any] = {**old.parts, "codes": codes.to(torch.uint8).numpy()}
         if not self._super:
             parts["scales"] = scales.detach().numpy().astype(old.parts["scales"].dtype)
         made = dataclasses.replace(old, parts=old.format.packed(parts, old.shape))
         dense = weight.detach().to("cpu", torch.float32).contiguous().numpy()
-        return dataclasses.replace(made, errors={**old.errors, "weights": made.relative_error(dense)})
+        return dataclasses.replace(made, errors={"weights": made.relative_error(dense)})
 
     @property
     def _added(self) -> torch.Tensor:

@@ -58,6 +58,6 @@ SOLVERS = {
     "decoupleq": Row(DecoupleQ, True, "Guo et al., decoupleQ, arXiv:2404.12759"),
     "hqq": Row(HQQ, False, "Badri and Shaji, half-quadratic quantization, 2023"),
     "nupes": Row(Nupes, False, "Yvinec et al., NUPES, arXiv:2308.05600"),
-    "learned": Row(GPTQ, True, "Cheng et al., SignRound, arXiv:2309.05516", of_models=True),
-    "discquant": Row(GPTQ, True, "Chee et al., DiscQuant, arXiv:2501.06417", of_models=True),
+    "learned": Row(DecoupleQ, True, "Cheng et al., SignRound, arXiv:2309.05516", of_models=True),
+    "discquant": Row(DecoupleQ, True, "Chee et al., DiscQuant, arXiv:2501.06417", of_models=True),
 }

@@ -12,7 +12,7 @@ from tersor.formats import ChannelScales, Hadamard, Outliers, Permutation
 from tersor.formats.quantized import DTYPES, QuantizedTensor, matrix_of
 from tersor.lossless import NUMPY_DTYPES
 from tersor.weights import awq, eora, llm_int8, spqr
-from tersor.weights.solver import MissingStatisticsError
+from tersor.weights.solver import hessian_for
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -78,14 +78,9 @@ def _energy(matrix: NDArray[np.float32], hessian: NDArray[np.float32]) -> float:
 
 
 def _statistics(recipe: LayerRecipe, matrix: NDArray[Any], given: Statistics | None) -> Statistics | None:
-    if given is None or given.tokens == 0:
-        if recipe.needs_statistics:
-            raise MissingStatisticsError("this recipe needs the statistics of a layer's inputs, of one token or more")
+    if not recipe.needs_statistics and (given is None or given.tokens == 0):
         return None
-    if given.columns != matrix.shape[1]:
-        raise ValueError(f"statistics of {given.columns} columns for a matrix of {matrix.shape[1]}")
-    if not np.isfinite(given.hessian).all():
-        raise ValueError("the statistics are not finite: inputs are too large for float32")
+    hessian_for(matrix, given)  # refuses what is none
     return given
 
 

@@ -10,17 +10,16 @@ T = TypeVar("T")
 
 
 def require_types(config: Any) -> None:
-    """Refuse a field that is of another type than its default; a whole number does for a float, and becomes one.
+    """Refuse text and numbers of another type than is declared; a whole number does for a float, and becomes one.
 
-    Fields without a default are text; those whose default is no text and no number are left to their class. Raises
-    TypeError.
+    Fields of other types are left to their class. Raises TypeError.
     """
     for field in dataclasses.fields(config):
-        needed = str if field.default is dataclasses.MISSING else type(field.default)
+        needed = {"str": str, "int": int, "float": float}.get(str(field.type))  # annotations are postponed: names
         value = getattr(config, field.name)
         if needed is float and type(value) is int:
             object.__setattr__(config, field.name, float(value))
-        elif needed in (str, int, float) and type(value) is not needed:
+        elif needed is not None and type(value) is not needed:
             raise TypeError(f"{field.name} is {needed.__name__}, not {value!r} ({type(value).__name__})")
 
 

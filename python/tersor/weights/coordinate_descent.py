@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tersor.weights.gptq import chosen, require_options
-from tersor.weights.solver import Problem
+from tersor.weights.solver import Problem, grid_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tersor.calibrate import Statistics
     from tersor.formats.format import Format, Parts
+    from tersor.formats.grid_format import GridFormat
     from tersor.formats.quantized import QuantizedTensor
 
 
@@ -22,9 +23,9 @@ if TYPE_CHECKING:
 class CoordinateDescent:
     """Cyclic coordinate descent on the layer's error, from GPTQ's codes. Behdin et al., QuantEase, arXiv:2309.01885.
 
-    No pass raises the error of the layer's outputs over the inputs of the statistics, of which damping is no part here
-    (but by what float32 rounds away), so that it is no worse than GPTQ with the same options. passes: at most; fewer
-    where nothing changes any more. order, damping, clip: those of GPTQ.
+    No pass raises the error of the layer's outputs over the inputs of the statistics (but by what float32 rounds away),
+    so that it is no worse than GPTQ with the same options. Damping is a part of that error only where there are fewer
+    tokens than columns. passes: at most; fewer where nothing changes any more. order, damping, clip: those of GPTQ.
     """
 
     passes: int = 20
@@ -34,6 +35,10 @@ class CoordinateDescent:
 
     def __post_init__(self) -> None:
         require_options(self.order, self.damping, self.clip, self.passes)
+
+    def accepted(self, fmt: Format | str) -> GridFormat:
+        """Solver.accepted: a format with a code a weight."""
+        return grid_of(fmt)
 
     def solve(
         self, weight: object, fmt: Format | str, statistics: Statistics | None = None, *, threads: int = 0

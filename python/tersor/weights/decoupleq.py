@@ -9,7 +9,7 @@ import numpy as np
 
 from tersor.weights.coordinate_descent import improved
 from tersor.weights.gptq import chosen, require_options
-from tersor.weights.solver import Problem
+from tersor.weights.solver import Problem, grid_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,15 +18,18 @@ if TYPE_CHECKING:
 
     from tersor.calibrate import Statistics
     from tersor.formats.format import Format, Parts
+    from tersor.formats.grid_format import GridFormat
     from tersor.formats.quantized import QuantizedTensor
 
 _SYSTEMS = 1 << 26  # bytes of the rows' systems of equations at once
 _PASSES = 5  # of descent after scales have moved
+_RIDGE = 1e-3  # that the diagonals of these systems grow by: without it few tokens carry scales anywhere
+_NOTHING = 1e-7  # of a diagonal's mean: what float32 has left of sums that should be 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class DecoupleQ:
-    """Coordinate descent in turn with the exact best scales and minimums. Guo et al., decoupleQ, arXiv:2404.12759.
+    """Coordinate descent in turn with the best scales for its codes. Guo et al., decoupleQ, arXiv:2404.12759.
 
     Begins with what CoordinateDescent with the same options finds, and raises the error of no row's outputs (but by
     what float32 rounds away). Scales move where a format stores them as fp16, bf16 or fp32, for a row or a group of
@@ -44,6 +47,10 @@ class DecoupleQ:
         require_options(self.order, self.damping, self.clip, self.passes)
         if self.rounds < 1:
             raise ValueError(f"rounds are 1 or more, not {self.rounds}")
+
+    def accepted(self, fmt: Format | str) -> GridFormat:
+        """Solver.accepted: a format with a code a weight."""
+        return grid_of(fmt)
 
     def solve(
         self, weight: object, fmt: Format | str, statistics: Statistics | None = None, *, threads: int = 0
@@ -66,8 +73,9 @@ def fitted_numbers(
     """The parts with the scales and minimums of least error for these codes, and of how many rows they are others.
 
     With w = s d + e, d the levels of the codes and e a row's errors, the best change of all numbers s of a row at once
-    solves (d H d^T) change = d H e^T. It is rounded to the dtype in which numbers are stored and taken where the error
-    has fallen in spite of that.
+    solves (d H d^T) change = d H e^T. The diagonal is a thousandth larger, which leaves a change smaller but no less a
+    descent, and to further rounds what is missing. It is rounded to the dtype in which numbers are stored and taken
+    where the error has fallen in spite of that.
     """
     names = [name for name in ("scales", "minimums") if name in parts]
     rows, columns = problem.weight.shape
@@ -139,9 +147,9 @@ def _system(
 def _solved(system: NDArray[np.float64], gradient: NDArray[np.float64]) -> NDArray[np.float64]:
     """The change of each row; numbers that decide nothing stay."""
     diagonal: NDArray[np.float64] = np.einsum("nii->ni", system)
-    least = 1e-7 * diagonal.mean(1, keepdims=True)  # of what float32 has left of the sums
+    least = _NOTHING * diagonal.mean(1, keepdims=True)
     held = system.copy()
-    np.einsum("nii->ni", held)[:] += np.where(diagonal > least, least, 1.0)
+    np.einsum("nii->ni", held)[:] += np.where(diagonal > least, _RIDGE * diagonal, 1.0)
     solved = np.linalg.solve(held, gradient[:, :, None])[:, :, 0].astype(np.float64, copy=False)
     solved[diagonal <= least] = 0
     return solved

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tersor.weights.solver import CLIPS, ORDERS, Problem
+from tersor.weights.solver import CLIPS, ORDERS, Problem, grid_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from tersor.calibrate import Statistics
     from tersor.formats.format import Format, Parts
+    from tersor.formats.grid_format import GridFormat
     from tersor.formats.quantized import QuantizedTensor
 
 
@@ -38,6 +39,10 @@ class GPTQ:
 
     def __post_init__(self) -> None:
         require_options(self.order, self.damping, self.clip)
+
+    def accepted(self, fmt: Format | str) -> GridFormat:
+        """Solver.accepted: a format with a code a weight."""
+        return grid_of(fmt)
 
     def solve(
         self, weight: object, fmt: Format | str, statistics: Statistics | None = None, *, threads: int = 0

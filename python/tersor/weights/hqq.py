@@ -43,13 +43,18 @@ class HQQ:
         if self.rounds < 1:
             raise ValueError(f"rounds are 1 or more, not {self.rounds}")
 
+    def accepted(self, fmt: Format | str) -> IntGroup:
+        """Solver.accepted: integers whose scales stand for themselves."""
+        grid = parse(fmt)
+        if not isinstance(grid, IntGroup) or grid.scale.startswith("super"):
+            raise TypeError(f"integers with scales of their own are needed, not {grid}")
+        return grid
+
     def solve(
         self, weight: object, fmt: Format | str, statistics: Statistics | None = None, *, threads: int = 0
     ) -> QuantizedTensor:
         """Solver.solve; statistics are not read. Raises TypeError (another format)."""
-        grid, matrix = parse(fmt), matrix_of(weight)
-        if not isinstance(grid, IntGroup) or grid.scale.startswith("super"):
-            raise TypeError(f"integers with scales of their own are needed, not {grid}")
+        grid, matrix = self.accepted(fmt), matrix_of(weight)
         parts = grid.encode(matrix, clip="none", seed=0, threads=threads)
         rows = matrix.reshape(1, -1) if parts["scales"].size == 1 else matrix  # one scale: one group
         size = rows.shape[1] if isinstance(grid.group, str) else grid.group

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tersor.formats import parse
 from tersor.formats.format import ACTIVATIONS
+from tersor.formats.int_group import IntGroup
 from tersor.weights import composition
 from tersor.weights.config import require_types
 from tersor.weights.gptq import require_options
@@ -35,7 +36,7 @@ class LayerRecipe:
     is kept in fp16 beside the rest; outlier_kind: "sensitivity" (SpQR), "magnitude" or "columns" (LLM.int8). rank: of a
     product of two thin matrices of `rank_dtype` that mends what is left (EoRA). activations: how x is read, "" as the
     format has it. damping, order: those of the solver.
-    Raises ValueError and TypeError: what was found, and what is needed.
+    Raises ValueError (a format that the solver does not take, too) and TypeError: what was found, what is needed.
     """
 
     format: str
@@ -71,7 +72,13 @@ class LayerRecipe:
         if not 0 <= self.seed < 1 << 64:
             raise ValueError(f"seed is in 0..2**64 - 1, not {self.seed}")
         require_options(self.order, self.damping, CLIPS[0])
-        self.made_solver()
+        solver = self.made_solver()
+        try:
+            fmt = solver.accepted(self.format)
+        except TypeError as error:
+            raise ValueError(f"format, for {self.solver}: {error}") from None
+        if _rows()[self.solver].of_models and not isinstance(fmt, IntGroup):
+            raise ValueError(f"format, for {self.solver}: integers in groups are needed, not {fmt}")
 
     @property
     def needs_statistics(self) -> bool:
@@ -102,9 +109,9 @@ class LayerRecipe:
         given: dict[str, Any] = {"order": self.order, "damping": self.damping, "seed": self.seed}
         options = {name: value for name, value in given.items() if name in known}
         if self.grid:
-            if not (places := [name for name in ("grid", "clip") if name in known]):
+            if "clip" not in known:
                 raise ValueError(f"{self.solver} chooses scales itself: grid is '', not {self.grid!r}")
-            options[places[0]] = "none" if (places[0], self.grid) == ("clip", "minmax") else self.grid
+            options["clip"] = "none" if self.grid == "minmax" else self.grid
         return solver(**options)
 
 

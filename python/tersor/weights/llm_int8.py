@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +21,7 @@ def outlier_columns(weight: NDArray[Any], statistics: Statistics, share: float) 
     weight: [N, K]. share: of the columns, rounded up. The paper takes those with an input beyond 6, as x comes; what is
     stored must choose before. Values are fp16.
     """
-    count = int(np.ceil(share * weight.shape[1]))
+    count = math.ceil(round(share * weight.shape[1], 6))  # 0.07 * 100 is above 7
     mask = np.zeros(weight.shape, np.bool_)
     mask[:, np.argsort(-np.diag(statistics.hessian), kind="stable")[:count]] = True
     return Outliers.of_mask(weight, mask)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tersor.formats.format import parse
 from tersor.formats.quantized import QuantizedTensor, quantize
 
 if TYPE_CHECKING:
@@ -22,6 +23,10 @@ class Nearest:
     def __post_init__(self) -> None:
         if self.clip not in ("none", "mse"):
             raise ValueError(f"clip is one of none, mse, not {self.clip!r}")
+
+    def accepted(self, fmt: Format | str) -> Format:
+        """Solver.accepted: any."""
+        return parse(fmt)
 
     def solve(
         self, weight: object, fmt: Format | str, statistics: Statistics | None = None, *, threads: int = 0

@@ -46,13 +46,18 @@ class Nupes:
         if self.clip == "search":
             raise ValueError("clip is one of none, mse, hessian, not 'search'")
 
+    def accepted(self, fmt: Format | str) -> ScalarCodebook:
+        """Solver.accepted: a scalar codebook with one table."""
+        grid = parse(fmt)
+        if not isinstance(grid, ScalarCodebook) or grid.scope != "tensor":
+            raise TypeError(f'a scalar codebook of scope "tensor" is needed, not {grid}')
+        return grid
+
     def solve(
         self, weight: object, fmt: Format | str, statistics: Statistics | None = None, *, threads: int = 0
     ) -> QuantizedTensor:
         """Solver.solve; statistics may be None. Raises TypeError (another format)."""
-        grid, matrix = parse(fmt), matrix_of(weight)
-        if not isinstance(grid, ScalarCodebook) or grid.scope != "tensor":
-            raise TypeError(f'a scalar codebook of scope "tensor" is needed, not {grid}')
+        grid, matrix = self.accepted(fmt), matrix_of(weight)
         problem = None
         importance = np.ones(matrix.shape[1], np.float32)
         if statistics is not None:

@@ -53,14 +53,10 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        require_types(self)
         for name, value, least in (("samples", self.samples, 1), ("length", self.length, 1), ("seed", self.seed, 0)):
-            if type(value) is not int:
-                raise TypeError(f"{name} is int, not {value!r} ({type(value).__name__})")
             if value < least:
                 raise ValueError(f"{name} is {least} or more, not {value}")
-        for name in ("name", "source"):
-            if not isinstance(getattr(self, name), str):
-                raise TypeError(f"{name} is str, not {getattr(self, name)!r}")
         if not isinstance(self.layer, LayerRecipe):
             raise TypeError(f"layer is a LayerRecipe, not {self.layer!r}")
         object.__setattr__(self, "rules", tuple(self.rules))
@@ -99,16 +95,13 @@ class Recipe:
 
     def dump(self) -> str:
         """The recipe as YAML, which from_yaml reads."""
-        import yaml
-
-        text: str = yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True, width=120)
+        text: str = _yaml().safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True, width=120)
         return text
 
     @classmethod
     def from_yaml(cls, text: str) -> Self:
         """The recipe that a text in YAML describes. Raises ValueError (no YAML, unknown keys: what is known)."""
-        import yaml
-
+        yaml = _yaml()
         try:
             found = yaml.safe_load(text)
         except yaml.YAMLError as error:
@@ -132,6 +125,14 @@ class Recipe:
     def names() -> list[str]:
         """The names of the recipes that are shipped."""
         return sorted(one.name.removesuffix(".yaml") for one in _shipped().iterdir() if one.name.endswith(".yaml"))
+
+
+def _yaml() -> Any:
+    try:
+        import yaml
+    except ImportError:
+        raise ImportError("recipes as text need PyYAML: pip install 'tersor[transformers]'") from None
+    return yaml
 
 
 def _shipped() -> Any:

@@ -30,6 +30,10 @@ class MissingStatisticsError(ValueError):
 class Solver(Protocol):
     """Chooses the parts of a format for one matrix; knows neither layers nor models."""
 
+    def accepted(self, fmt: Format | str) -> Format:
+        """The format that is meant. Raises TypeError: what this solver needs, and that this is none."""
+        ...
+
     def solve(
         self, weight: object, fmt: Format | str, statistics: Statistics | None = None, *, threads: int = 0
     ) -> QuantizedTensor:
@@ -46,9 +50,10 @@ class Problem:
     """A matrix, a grid for it and the statistics that it was chosen for, columns in the order of solving.
 
     weight: [N, K]. importance: [K], of columns as they stand: their mean squares. hessian: [K, K] float32, rows and
-    columns in `order`, with a positive number on the diagonal of a column that no input reaches. feedback: [K, K], R of
-    the damped hessian = R R^T, R upper triangular, its columns divided by their diagonal: how far the error of the one
-    in place j moves the one in place k, and 1 where these are the same.
+    columns in `order`, with a positive number on the diagonal of a column that no input reaches, and damped where there
+    are fewer tokens than columns: there are changes then that no token sees, and nothing else would bound them.
+    feedback: [K, K], R of the damped hessian = R R^T, R upper triangular, its columns divided by their diagonal: how
+    far the error of the one in place j moves the one in place k, and 1 where these are the same.
     """
 
     fmt: GridFormat
@@ -71,8 +76,10 @@ class Problem:
         diagonal = np.einsum("ii->i", hessian)
         mean = float(diagonal.mean(dtype=np.float64)) or 1.0
         diagonal[diagonal <= 0] = mean
-        feedback = _damped_factor(hessian, damping, mean)
+        feedback, added = damped_factor(hessian, damping, mean)
         feedback /= np.diag(feedback).copy()
+        if statistics is not None and statistics.tokens < len(hessian):
+            diagonal += added
         return cls(grid, matrix, places.astype(np.uint32), importance, hessian, feedback)
 
     def grid(self, clip: str, threads: int) -> dict[str, NDArray[Any]]:
@@ -114,8 +121,12 @@ def hessian_for(matrix: NDArray[Any], statistics: Statistics | None) -> NDArray[
     if statistics.columns != matrix.shape[1]:
         raise ValueError(f"statistics of {statistics.columns} columns for a matrix of {matrix.shape[1]}")
     hessian = statistics.hessian
-    if not np.isfinite(hessian).all():
-        raise ValueError("the statistics are not finite: inputs are too large for float32")
+    if not (finite := np.isfinite(hessian)).all():
+        row, column = np.argwhere(~finite)[0]
+        raise ValueError(
+            f"the statistics are not finite, {hessian[row, column]} at [{row}, {column}]: products of inputs are too "
+            "large for float32, or not numbers"
+        )
     if (least := float(np.diag(hessian).min())) < 0:
         raise ValueError(f"the statistics have a mean square of {least}, and none of real inputs is below 0")
     return hessian
@@ -136,17 +147,21 @@ def stored(
     return made
 
 
-def _damped_factor(hessian: NDArray[np.float32], damping: float, mean: float) -> NDArray[np.float32]:
-    """R; the diagonal grows by a share of `mean` that is ten times as large until there is a factor."""
+def damped_factor(hessian: NDArray[np.float32], damping: float, mean: float) -> tuple[NDArray[np.float32], np.float32]:
+    """R, upper triangular, of the damped hessian = R R^T, and what the diagonal grew by.
+
+    That is a share of `mean`, ten times as large again and again until there is a factor.
+    """
     turned = np.empty_like(hessian)
     for share in (damping, *(max(damping, 1e-6) * 10.0**i for i in range(1, 8))):
         turned[:] = hessian[::-1, ::-1]  # its lower triangle turned back is an upper one
-        np.einsum("ii->i", turned)[:] += np.float32(share * mean)
+        added = np.float32(share * mean)
+        np.einsum("ii->i", turned)[:] += added
         try:
             _factorize(turned)
         except np.linalg.LinAlgError:
             continue
-        return np.ascontiguousarray(turned[::-1, ::-1])
+        return np.ascontiguousarray(turned[::-1, ::-1]), added
     raise ValueError("the statistics have no Cholesky factor, however much is added to their diagonal")
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from tersor import _core
 from tersor.formats import Outliers, parse, quantize
+from tersor.weights.solver import damped_factor
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from tersor.formats.format import Format
 
 _ROUNDS = 4
+_BLOCK = 256  # columns of an inverse factor that are found at once
 _LEAST_DAMPING = 1e-6  # columns that no input reaches have no inverse without
 
 
@@ -97,8 +99,24 @@ def _largest(numbers: NDArray[np.float32], span: int, keep: int, threads: int) -
 
 
 def _conditional(hessian: NDArray[np.float32], damping: float) -> NDArray[np.float32]:
-    """1 / [H^-1]_kk for the damped H: the mean square of an input less what the others tell of it."""
-    matrix = hessian.astype(np.float64)
-    mean = float(np.diag(matrix).mean()) or 1.0
-    matrix[np.diag_indices(len(matrix))] += max(damping, _LEAST_DAMPING) * mean
-    return (1 / np.diag(np.linalg.inv(matrix))).astype(np.float32)
+    """1 / [H^-1]_kk for the damped H: the mean square of an input less what the others tell of it.
+
+    Of H = R R^T, [H^-1]_kk is the squared norm of column k of R^-1, which is made of block columns and never whole.
+    """
+    mean = float(np.diag(hessian).mean(dtype=np.float64)) or 1.0
+    factor, _ = damped_factor(hessian, max(damping, _LEAST_DAMPING), mean)
+    starts = range(0, len(factor), _BLOCK)
+    corners = {
+        at: np.linalg.inv(factor[at : at + _BLOCK, at : at + _BLOCK].astype(np.float64)).astype(np.float32)
+        for at in starts
+    }
+    norms = np.empty(len(factor))
+    for first in starts:
+        end = min(first + _BLOCK, len(factor))
+        inverse = np.zeros((end, end - first), np.float32)
+        inverse[first:] = corners[first]
+        for at in reversed(range(0, first, _BLOCK)):
+            below = at + _BLOCK
+            inverse[at:below] = -corners[at] @ (factor[at:below, below:end] @ inverse[below:])
+        norms[first:end] = np.square(inverse, dtype=np.float64).sum(0)
+    return (1 / norms).astype(np.float32)
