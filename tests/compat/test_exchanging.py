@@ -20,7 +20,7 @@ def test_there_and_back(small_model, tmp_path, capsys):
     assert main(["export", out, packed, "--to", "compressed-tensors", "-q"]) == 0
     assert capsys.readouterr().out == ""
     assert main(["import", packed, out]) == 1
-    assert "out is there already: -f overwrites" in capsys.readouterr().err
+    assert 'out" exists; -f overwrites it' in capsys.readouterr().err
     assert main(["import", packed, out, "-f"]) == 0
     with ModelFolder(out) as folder:
         assert len(folder.rows) == 15  # the embedding has become floats, the layer behind the logits has stayed

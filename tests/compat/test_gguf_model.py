@@ -248,7 +248,7 @@ def test_files_that_are_damaged_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"metadata": {"block_count": None}}, "llama.block_count is None, a number above 0"),
+        ({"metadata": {"block_count": None}}, "llama.block_count is None, a whole number above 0"),
         ({"metadata": {"expert_count": 8}}, "a mixture of experts"),
         ({"metadata": {"attention.head_count_kv": 3}}, "has 32 rows, a multiple of 2 times 3 heads"),
         ({"metadata": {"block_count": 2}}, "has no tensor blk.1.attn_norm.weight"),

@@ -66,7 +66,7 @@ class ModelFolder:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        self.config = _json(self.path / "config.json")
+        self.config = read_json(self.path / "config.json")
         self.files = weight_files(self.path)
         self.rows = rows_of_config(self.config, str(self.path))
         with contextlib.ExitStack() as stack:
@@ -116,7 +116,7 @@ def weight_files(folder: str | os.PathLike[str]) -> list[Path]:
     if not (here / _INDEX).is_file():
         raise FileNotFoundError(f"{here} has no model.safetensors and no {_INDEX}")
     try:
-        names = sorted({str(name) for name in _json(here / _INDEX)["weight_map"].values()})
+        names = sorted({str(name) for name in read_json(here / _INDEX)["weight_map"].values()})
     except (KeyError, AttributeError) as error:
         raise _core.FormatError(f"{here / _INDEX}: an index with a weight_map is needed: {error!r}") from None
     for name in names:
@@ -313,10 +313,11 @@ def _write_shard(path: Path, arrays: Mapping[str, Reader], rows: Mapping[str, An
         raise
 
 
-def _json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """An object of a file. Raises FormatError, OSError."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _core.FormatError(f"{path}: {error}") from None
     if not isinstance(found, dict):
         raise _core.FormatError(f"{path}: an object is needed, found {type(found).__name__}")
