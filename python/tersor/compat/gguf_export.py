@@ -170,7 +170,8 @@ def _imatrix(path: str | os.PathLike[str], architecture: Architecture) -> dict[s
 
 
 def _plans(folder: ModelFolder, architecture: Architecture, kind: str, notes: list[str]) -> dict[str, _Plan]:
-    tied = bool(folder.config.get("tie_word_embeddings"))
+    # The rows say it where config.json does not: transformers ties no packed matrices.
+    tied = bool(folder.config.get("tie_word_embeddings") or folder.rows.get("lm_head.weight", {}).get("tied_to"))
     found: dict[str, _Plan] = {}
     for parameter in folder.names():
         name = architecture.to_gguf(parameter)

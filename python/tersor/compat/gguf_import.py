@@ -69,6 +69,7 @@ def import_gguf(
                 embedding = entries.get(_EMBEDDING)
                 if embedding and config["tie_word_embeddings"] and not isinstance(embedding.tensor, np.ndarray):
                     entries[_HEAD] = Entry(tensor=None, module="linear", tied_to=_EMBEDDING)
+                    config["tie_word_embeddings"] = False  # the row says it, and transformers ties no packed matrices
                 writer.write_part(number + 1, entries)
             writer.finish(config)
             _write_generation(file, target)

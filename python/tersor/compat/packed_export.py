@@ -56,22 +56,23 @@ def export_packed(
         names = folder.names()
         for i, name in enumerate(names):
             row, stem = folder.rows.get(name, {}), name.removesuffix(".weight")
+            tied = row.get("tied_to")
             if row.get("module") == "expert" or (len(folder.shape(name)) == 3 and ".experts." in name):
                 raise ValueError(f"{name} is of experts: export of mixtures is not known")
-            tied = row.get("tied_to")
             if tied and _is_packed(folder, tied, folder.rows[tied]):
                 raise ValueError(f"{name} has the matrix of {tied}, and packed layers share none")
-            tensor = None if tied else folder.get(name)
-            if not tied and _is_packed(folder, name, row):
-                tensor = _integers(name, tensor, bits, scale, found.notes)
+            if tied:
+                dense.append(stem)
+            elif _is_packed(folder, name, row):
+                tensor = _integers(name, folder.get(name), bits, scale, found.notes)
                 for part, array in _arrays(tensor).items():
                     parts.add(f"{stem}.{part}", Entry(tensor=array))
                 schemes.setdefault(_scheme(tensor), []).append(stem)
                 found.tensors[name] = str(tensor.format)
-            elif not tied:
+            else:
                 if len(folder.shape(name)) == 2 and _is_linear(name):
                     dense.append(stem)
-                parts.add(name, Entry(tensor=_plain(name, tensor, row, dtype, found.notes)))
+                parts.add(name, Entry(tensor=_plain(name, folder.get(name), row, dtype, found.notes)))
                 found.tensors[name] = dtype if row else "as it is"
             if progress:
                 progress(i + 1, len(names))
@@ -79,7 +80,9 @@ def export_packed(
             raise ValueError(f"{folder.path} has no linear layer that can be packed")
         parts.flush()
         config = {key: value for key, value in folder.config.items() if key != "quantization_config"}
-        if folder.config.get("tie_word_embeddings"):
+        if any(row.get("tied_to") for row in folder.rows.values()):
+            config["tie_word_embeddings"] = True  # which rows said: what is a float again, transformers ties
+        if config.get("tie_word_embeddings"):
             dense.append("lm_head")
         writer.finish({**config, "quantization_config": _settings(schemes, dense)})
         copy_companions(folder.path, Path(out))
