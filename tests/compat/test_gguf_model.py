@@ -110,18 +110,18 @@ def test_llama_cpp_computes_the_same_model(name, small_model, model_of, llama_cp
         assert (tokenizer.bos_token_id, tokenizer.eos_token_id) == (0, 1)
 
 
-@pytest.mark.parametrize(("name", "kind"), [("lm_a", "q4_0"), ("lm_a", "q4_k"), ("lm_b", "q4_k"), ("lm_b", "q8_0")])
+@pytest.mark.parametrize(("name", "kind"), [("lm_a", "q4_0"), ("lm_b", "q4_k")])
 def test_real_models_in_llama_cpp(name, kind, data, model_of, llama_cpp, tmp_path):
     """Its logits are those of the file's numbers, and so is each likeliest token that is well ahead."""
     source = data / "models" / name
     done = export_gguf(source, tmp_path / "x.gguf", kind)
     assert done.nbytes == (tmp_path / "x.gguf").stat().st_size
     uneven = [note for note in done.notes if "its rows of 384 are no multiple of 256" in note]
-    assert len(uneven) == (1 + 3 * 6 if (name, kind) == ("lm_b", "q4_k") else 0)
+    assert len(uneven) == (1 + 3 * 6 if name == "lm_b" else 0)
     import_gguf(tmp_path / "x.gguf", tmp_path / "in")
     with ModelFolder(source) as before, ModelFolder(tmp_path / "in") as after:
         worst = max(after.get(one).relative_error(before.get(one)) for one in after.rows if one != "lm_head.weight")
-        assert worst < (0.01 if kind == "q8_0" else 0.13)
+        assert worst < 0.13
     logits, _ = llama_cpp(tmp_path / "x.gguf", TOKENS)
     wanted = logits_of(model_of(tmp_path / "in"))
     assert_near(logits, wanted, 0.05)
@@ -242,7 +242,7 @@ def test_files_that_are_damaged_are_refused(tmp_path):
     small_file(tmp_path / "x.gguf", columns=32)
     whole = (tmp_path / "x.gguf").read_bytes()
     bad = tmp_path / "bad.gguf"
-    for size in [0, 3, 23, *range(24, 1200, 7), len(whole) // 2, len(whole) - 64]:
+    for size in [0, 3, 23, *range(24, 1200, 23), len(whole) // 2, len(whole) - 64]:
         bad.write_bytes(whole[:size])
         with pytest.raises(FormatError, match=r"bad\.gguf"):
             import_gguf(bad, tmp_path / "none")
