@@ -113,22 +113,20 @@ def model_of():
 # In a process of its own, since the library ends the one that it is in where it does not like a model. One token a
 # call: some of its kernels for 32 and more are wrong.
 _LLAMA_CPP = """
-import ctypes, json, sys
+import json, sys
 import numpy as np
 from ik_llama_cpp import IkLlama
 from ik_llama_cpp._internals import make_batch_range
 
-path, given, out = sys.argv[1:]
-asked = json.loads(given)
-model = IkLlama(path, n_ctx=256, n_threads=1, verbose=False, flash_attn=False)
-rows = []
-for i, token in enumerate(asked["tokens"]):
-    assert model._context.decode(make_batch_range([token], pos_start=i, logits_last=True)) == 0
-    rows.append(np.ctypeslib.as_array(model._context.get_logits(-1), (model._model.n_vocab,)).copy())
-tokens = [model.tokenize(text, add_bos=False, special=True) for text in asked["texts"]]
-with open(out, "wb") as file:
-    np.save(file, np.stack(rows))
-    np.save(file, np.array(json.dumps(tokens)))
+for line in sys.stdin:
+    path, given, texts, out = json.loads(line)
+    model = IkLlama(path, n_ctx=256, n_threads=1, verbose=False, flash_attn=False)
+    rows = []
+    for i, token in enumerate(given):
+        assert model._context.decode(make_batch_range([token], pos_start=i, logits_last=True)) == 0
+        rows.append(np.ctypeslib.as_array(model._context.get_logits(-1), (model._model.n_vocab,)).copy())
+    np.save(out, np.stack(rows))
+    print(json.dumps([model.tokenize(text, add_bos=False, special=True) for text in texts]), flush=True)
 """
 
 
@@ -136,14 +134,23 @@ with open(out, "wb") as file:
 def llama_cpp(tmp_path_factory):
     """Logits [tokens, vocabulary] behind each of some tokens, and the tokens of texts, as ik_llama.cpp has them."""
     pytest.importorskip("ik_llama_cpp", reason="no ik_llama_cpp here: pip install ik-llama-cpp-python")
-    out = tmp_path_factory.mktemp("llama") / "out.npy"
+    folder = tmp_path_factory.mktemp("llama")
+    running = []
 
     def ask(path, tokens, texts=()):
-        given = json.dumps({"tokens": list(tokens), "texts": list(texts)})
-        command = [sys.executable, "-c", _LLAMA_CPP, str(path), given, str(out)]
-        ran = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert ran.returncode == 0, ran.stderr[-2000:]
-        with open(out, "rb") as file:
-            return np.load(file), json.loads(str(np.load(file)))
+        if not running or running[-1].poll() is not None:
+            with open(folder / "stderr", "w") as errors:
+                command = [sys.executable, "-c", _LLAMA_CPP]
+                pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": errors}
+                running.append(subprocess.Popen(command, text=True, **pipes))
+        process, out = running[-1], folder / "out.npy"
+        print(json.dumps([str(path), list(tokens), list(texts), str(out)]), file=process.stdin, flush=True)
+        answer = process.stdout.readline()
+        if not answer:
+            process.wait()
+        assert answer, (folder / "stderr").read_text()[-2000:]
+        return np.load(out), json.loads(answer)
 
-    return ask
+    yield ask
+    for process in running:
+        process.communicate()

@@ -242,6 +242,7 @@ def test_stock_transformers_loads_what_is_exported(bits, fmt, small_model, model
         ({"settings": {"bits": 5}}, "gptq of 5 bits"),
         ({"settings": {"group_size": 0}}, "a group of 0 columns"),
         ({"settings": {"checkpoint_format": "marlin"}}, "gptq in the layout 'marlin'"),
+        ({"settings": {"dynamic": {r"+:.*down": {"bits": 8}}}}, "gptq with settings for some layers"),
         ({"settings": {"quant_method": "bitsandbytes"}}, "quantized by 'bitsandbytes', known are gptq"),
         ({"index": 4}, r"g_idx has 0..4 for 4 groups"),
         ({"index": 2**31 - 1}, r"g_idx has 0..2147483647 for 4 groups"),
@@ -276,3 +277,16 @@ def test_what_is_not_packed_here_is_refused(small_model, tmp_path):
     arrays = {f"{NAME}.weight_packed": words(codes, 4), f"{NAME}.weight_scale": scales}
     with pytest.raises(FormatError, match="'nvfp4-pack-quantized', pack-quantized is known"):
         import_quantized(folder_of(tmp_path / "a", arrays, settings), tmp_path / "b")
+    arrays[f"{NAME}.weight_shape"] = np.array(codes.shape)
+    for i, groups in enumerate(([1], {"g": 1}, {"g": {"weights": {"num_bits": "x"}}})):
+        settings = {**packed_settings(), "config_groups": groups}
+        with pytest.raises(FormatError, match="config_groups of compressed-tensors are not objects"):
+            import_quantized(folder_of(tmp_path / f"c{i}", arrays, settings), tmp_path / "b")
+    source = folder_of(tmp_path / "d", arrays, packed_settings())
+    (source / "config.json").write_text("[" * 100_000)
+    with pytest.raises(FormatError, match=r"config\.json"):
+        import_quantized(source, tmp_path / "b")
+    (source / "config.json").write_text('{"dtype": "float64"}')
+    with pytest.raises(ValueError, match="the model's dtype is float64, bfloat16, float16, float32 are known"):
+        export_packed(source, tmp_path / "b")
+    assert not (tmp_path / "b").exists()

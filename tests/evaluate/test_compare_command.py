@@ -150,6 +150,8 @@ def test_what_does_not_compare_is_refused(folder, encoders, capsys, tmp_path):
     arguments = given(folder, "text.txt", "model")
     assert main([*arguments[:3], str(tmp_path), *arguments[3:]]) == 2
     assert "parts the text into other tokens" in capsys.readouterr().err
+    assert main([*arguments, "--reference", str(tmp_path)]) == 2
+    assert f"model parts the text into other tokens than {tmp_path}" in capsys.readouterr().err
 
 
 def test_other_windows_are_not_paired(folder):

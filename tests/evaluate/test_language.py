@@ -110,6 +110,9 @@ def test_what_cannot_be_scored_is_refused(tokens):
         score_language_model(broken, tokens, length=70)
     with pytest.raises(ValueError, match="the model predicts 97 tokens, the reference 101"):
         score_language_model(model(1), tokens, reference=model(1, 101), length=70)
+    config = transformers.GPT2Config(vocab_size=97, n_embd=16, n_layer=1, n_head=2, n_positions=16)
+    with pytest.raises(ValueError, match="windows are of 17 tokens, the model has places for 16"):
+        score_language_model(transformers.GPT2LMHeadModel(config).eval(), tokens, length=17)
 
 
 @pytest.mark.parametrize(("name", "perplexity"), [("lm_a", 66.40), ("lm_b", 29.48)])

@@ -2,14 +2,18 @@
 
 import signal
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 tokenizers = pytest.importorskip("tokenizers")
 
+import tersor  # noqa: E402
 from tersor.nn import compress_exact_, convert_, exact_bytes  # noqa: E402
+from tersor.nn.experts import QuantExperts  # noqa: E402
 from tersor.nn.generation import generate_text, weight_bytes  # noqa: E402
+from tersor.nn.quantized import PackedWeight  # noqa: E402
 
 WORDS = [f"w{i}" for i in range(60)]
 
@@ -118,6 +122,13 @@ def test_the_bytes_of_weights_are_counted_once(model):
     packed = {layer.packed_weight.data.data_ptr(): layer.packed_weight.data.nbytes
               for layer in model.modules() if hasattr(layer, "packed_weight")}  # fmt: skip
     assert 0 < weight_bytes(model) - sum(packed.values()) < 4 * 32 * 6 + buffers  # norms are left
+
+
+def test_the_bytes_of_experts_are_counted():
+    weight = PackedWeight(tersor.quantize(np.ones((32, 32), np.float32), "int8-g32"))
+    other = PackedWeight(tersor.quantize(np.ones((32, 32), np.float32), "int4-g32"))
+    experts = QuantExperts([weight, weight], [weight, other], torch.nn.ReLU())
+    assert weight_bytes(experts) == weight.data.nbytes + other.data.nbytes > 1536
 
 
 def test_compressed_weights_are_counted_as_they_lie(model):

@@ -8,13 +8,15 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tersor.cli.folders import whole_folder
 from tersor.cli.progress import ProgressLine
 from tersor.cli.text import amount, printable
 
 if TYPE_CHECKING:
     from tersor.compat.exchanged import Exchanged
 
-TARGETS = ("compressed-tensors", "gguf-q4_0", "gguf-q8_0", "gguf-q4_k")
+_PACKED = "compressed-tensors"
+TARGETS = (_PACKED, "gguf-q4_0", "gguf-q8_0", "gguf-q4_k")
 
 
 def add_export_arguments(command: argparse.ArgumentParser) -> None:
@@ -42,10 +44,11 @@ def run(arguments: argparse.Namespace) -> int:
     source, out = Path(arguments.model), Path(arguments.out)
     if not source.exists():
         raise FileNotFoundError(f"{source} is not there")
-    if out.exists() and not arguments.force and not (out.is_dir() and not any(out.iterdir())):
-        raise FileExistsError(f"{out} is there already: -f overwrites")
-    work = _export if arguments.command == "export" else _import
-    done = work(source, out, arguments)
+    with ProgressLine(source.name, hidden=arguments.quiet or arguments.json) as progress:
+        if arguments.command == "export" and arguments.to != _PACKED:
+            done = _write_gguf(source, out, arguments, progress)
+        else:
+            done = _write_folder(source, out, arguments, progress)
     if arguments.json:
         print(json.dumps({"bytes": done.nbytes, "tensors": done.tensors, "notes": done.notes}))
     elif not arguments.quiet:
@@ -57,29 +60,33 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _export(source: Path, out: Path, arguments: argparse.Namespace) -> Exchanged:
+def _write_gguf(source: Path, out: Path, arguments: argparse.Namespace, progress: ProgressLine) -> Exchanged:
     from tersor.compat.gguf_export import export_gguf, read_importance
-    from tersor.compat.packed_export import export_packed
 
-    packed = arguments.to == "compressed-tensors"
-    if arguments.importance and packed:
-        raise ValueError("--importance is for GGUF")
-    if arguments.bits and not packed:
-        raise ValueError(f"--bits is for compressed-tensors: {arguments.to} says how many")
-    with ProgressLine(source.name, hidden=arguments.quiet or arguments.json) as progress:
-        if packed:
-            return export_packed(source, out, bits=arguments.bits or 4, progress=progress)
-        importance = read_importance(arguments.importance, source) if arguments.importance else None
-        return export_gguf(source, out, arguments.to.removeprefix("gguf-"), importance=importance, progress=progress)
+    if arguments.bits:
+        raise ValueError(f"--bits is for {_PACKED}: {arguments.to} says how many")
+    if out.is_dir():
+        raise IsADirectoryError(f'"{out}" is a folder, {arguments.to} is a file')
+    if out.exists() and not arguments.force:
+        raise FileExistsError(f'"{out}" exists; -f overwrites it')
+    importance = read_importance(arguments.importance, source) if arguments.importance else None
+    return export_gguf(source, out, arguments.to.removeprefix("gguf-"), importance=importance, progress=progress)
 
 
-def _import(source: Path, out: Path, arguments: argparse.Namespace) -> Exchanged:
+def _write_folder(source: Path, out: Path, arguments: argparse.Namespace, progress: ProgressLine) -> Exchanged:
+    """Whole, or not at all."""
     from tersor.compat.gguf_import import import_gguf
     from tersor.compat.integer_import import import_quantized
+    from tersor.compat.packed_export import export_packed
 
-    work = import_quantized if source.is_dir() else import_gguf
-    with ProgressLine(source.name, hidden=arguments.quiet or arguments.json) as progress:
-        return work(source, out, progress=progress)
+    packed = arguments.command == "export"
+    if packed and arguments.importance:
+        raise ValueError("--importance is for GGUF")
+    empty = out.is_dir() and not any(out.iterdir())
+    with whole_folder(str(out), force=arguments.force or empty, apart_from=[str(source)]) as made:
+        if packed:
+            return export_packed(source, made, bits=arguments.bits or 4, progress=progress)
+        return (import_quantized if source.is_dir() else import_gguf)(source, made, progress=progress)
 
 
 def _add_force(command: argparse.ArgumentParser) -> None:

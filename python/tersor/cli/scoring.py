@@ -51,19 +51,22 @@ def language_scores(folders: Sequence[str], arguments: argparse.Namespace) -> It
     Raises ValueError (folders whose tokenizers part the text in other ways: their losses a token do not compare), and
     what the files, the models and score_language_model raise.
     """
+    import numpy as np
+
     from tersor.evaluate.language import score_language_model, tokens_of
     from tersor.transformers import load_for_evaluation
 
-    text, tokens = read_text(arguments.text), None
-    reference = None if arguments.reference is None else load_for_evaluation(arguments.reference)[0]
+    text, tokens, reference = read_text(arguments.text), None, None
+    first = arguments.reference or folders[0]
+    if arguments.reference is not None:
+        reference, tokenizer = load_for_evaluation(arguments.reference)
+        tokens = tokens_of(tokenizer, text)
     for folder in folders:
         model, tokenizer = load_for_evaluation(folder)
         found = tokens_of(tokenizer, text)
         tokens = found if tokens is None else tokens
-        if found.tolist() != tokens.tolist():
-            raise ValueError(
-                f"{folder} parts the text into other tokens than {folders[0]}: their losses do not compare"
-            )
+        if not np.array_equal(found, tokens):
+            raise ValueError(f"{folder} parts the text into other tokens than {first}: their losses do not compare")
         with ProgressLine(folder, hidden=arguments.quiet or arguments.json) as progress:
             yield score_language_model(
                 model, tokens, reference=reference, length=arguments.length, limit=arguments.limit,

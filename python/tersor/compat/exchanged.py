@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import json
+import dataclasses
 import shutil
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tersor import _core
-from tersor.formats.model_folder import Entry, ModelWriter, weight_files
+from tersor.formats.model_folder import Entry, ModelWriter, read_json, weight_files
 from tersor.formats.safetensors_file import Reader
 
 if TYPE_CHECKING:
@@ -38,14 +38,25 @@ class Exchanged:
 
 @contextlib.contextmanager
 def writing(out: Path) -> Iterator[ModelWriter]:
-    """A ModelWriter whose parts go away where the work fails, and so does the folder if it was made for it."""
+    """A ModelWriter of a folder that is empty or not there, as which it is left where the work fails.
+
+    Files of another model would be read as part of this one. Raises FileExistsError.
+    """
     there = out.exists()
-    writer = ModelWriter(out)
+    if there and not (out.is_dir() and not any(out.iterdir())):
+        raise FileExistsError(f"{out} is there already, an empty folder or none is needed")
     try:
-        yield writer
+        yield ModelWriter(out)
     except BaseException:
-        shutil.rmtree(out if not there else writer.parts, ignore_errors=True)
+        shutil.rmtree(out, ignore_errors=True)
+        if there:
+            out.mkdir(exist_ok=True)
         raise
+
+
+def finished(found: Exchanged, out: Path) -> Exchanged:
+    """With the bytes of the files with weights."""
+    return dataclasses.replace(found, nbytes=sum(path.stat().st_size for path in weight_files(out)))
 
 
 def copy_companions(source: Path, out: Path) -> None:
@@ -56,17 +67,8 @@ def copy_companions(source: Path, out: Path) -> None:
 
 
 def json_of(path: Path) -> dict[str, Any]:
-    """An object of a file, empty where there is none. Raises ValueError."""
-    if not path.is_file():
-        return {}
-    found = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(found, Mapping):
-        raise ValueError(f"{path}: an object is needed, found {type(found).__name__}")
-    return dict(found)
-
-
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    """An object of a file, empty where there is none. Raises FormatError."""
+    return read_json(path) if path.is_file() else {}
 
 
 class ForeignFolder:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from tersor import _core
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_BLOCK = re.compile(r"^(blk|model\.layers)\.(\d+)\.")
+_BLOCK = re.compile(r"^(blk|model\.layers)\.(0|[1-9][0-9]{0,5})\.")
 _ATTENTION = {
     "blk.{}.attn_q": "model.layers.{}.self_attn.q_proj",
     "blk.{}.attn_k": "model.layers.{}.self_attn.k_proj",
@@ -65,6 +65,7 @@ _SOFT_CAPS = {
     "final_logit_softcapping": "final_logit_softcapping",
     "sliding_window": "attention.sliding_window",
 }
+_FRACTIONS = ("rms_norm_eps", "attn_logit_softcapping", "final_logit_softcapping")  # the others are whole
 _IDS = {"bos_token_id": "bos_token_id", "eos_token_id": "eos_token_id", "pad_token_id": "padding_token_id"}
 
 ROPE_FACTORS = "rope_freqs.weight"  # of Llama 3.1: what each frequency is divided by
@@ -176,18 +177,28 @@ def config_of(
     def get(key: str) -> Any:
         return metadata.get(f"{architecture.name}.{key}")
 
+    def number(key: str, default: float | None = None, *, whole: bool = True) -> Any:
+        """One above 0, the default where there is none."""
+        value = default if get(key) is None else get(key)
+        if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)) or not 0 < value < 2**31:
+            wanted = "a whole number" if whole else "a number"
+            raise _core.FormatError(f"{architecture.name}.{key} is {value!r}, {wanted} above 0 is needed")
+        return value
+
     if get("expert_count"):
         raise _core.FormatError("a mixture of experts, dense models are known")
-    numbers = {**_NUMBERS, **architecture.numbers}
-    found = {ours: get(key) for ours, key in numbers.items() if get(key) is not None}
-    found.setdefault("num_key_value_heads", found.get("num_attention_heads"))
-    for ours, key in _NUMBERS.items():
-        if not isinstance(found.get(ours), (int, float)) or not found[ours] > 0:
-            raise _core.FormatError(f"{architecture.name}.{key} is {found.get(ours)!r}, a number above 0 is needed")
+    heads = number("attention.head_count")
+    found = {
+        ours: number(key, heads if ours == "num_key_value_heads" else None, whole=ours not in _FRACTIONS)
+        for ours, key in _NUMBERS.items()
+    }
+    for ours, key in architecture.numbers.items():
+        if get(key):  # a window of 0 is none
+            found[ours] = number(key, whole=ours not in _FRACTIONS)
     if "token_embd.weight" not in shapes:
         raise _core.FormatError("there is no tensor token_embd.weight")
     found["rms_norm_eps"] = _shortest(found["rms_norm_eps"])
-    found["head_dim"] = get("attention.key_length") or found["hidden_size"] // found["num_attention_heads"]
+    found["head_dim"] = number("attention.key_length", found["hidden_size"] // heads)
     config = {
         "architectures": [architecture.model_class],
         "model_type": architecture.model_type,
@@ -195,11 +206,12 @@ def config_of(
         **architecture.fixed,
         "vocab_size": shapes["token_embd.weight"][0],
         "tie_word_embeddings": "output.weight" not in shapes,
-        "rope_parameters": _rope(get, factors, found),
+        "rope_parameters": _rope(get, number, factors, found),
         "dtype": "float32",
     }
     for ours, key in _IDS.items():
-        config[ours] = metadata.get(f"tokenizer.ggml.{key}")
+        token = metadata.get(f"tokenizer.ggml.{key}")
+        config[ours] = token if isinstance(token, int) else None
     if architecture.model_type in ("llama", "qwen3"):
         config["attention_bias"] = "blk.0.attn_output.bias" in shapes or "blk.0.attn_q.bias" in shapes
     if architecture.model_type == "llama":
@@ -217,7 +229,11 @@ def metadata_of(architecture: Architecture, config: Mapping[str, Any]) -> dict[s
     if architecture.model_type == "gemma2" and config.get("query_pre_attn_scalar") != _gemma_scalar(config):
         raise ValueError(f"query_pre_attn_scalar is {config.get('query_pre_attn_scalar')}, not {_gemma_scalar(config)}")
     numbers = {**_NUMBERS, **architecture.numbers}
-    found = {key: config[ours] for ours, key in numbers.items() if config.get(ours) is not None}
+    found = {
+        key: float(config[ours]) if ours in _FRACTIONS else int(config[ours])  # llama.cpp takes no other type
+        for ours, key in numbers.items()
+        if config.get(ours) is not None
+    }
     missing = [ours for ours, key in _NUMBERS.items() if key not in found and ours != "num_key_value_heads"]
     if missing:
         raise ValueError(f"config.json has no {missing[0]}")
@@ -229,18 +245,33 @@ def metadata_of(architecture: Architecture, config: Mapping[str, Any]) -> dict[s
     kind = rope.get("rope_type") or rope.get("type") or "default"
     if kind not in ("default", "llama3", "linear"):
         raise ValueError(f"positions are scaled by {kind!r}, GGUF export knows default, llama3 and linear")
+    scaled: dict[str, Any] = {}
     if kind == "linear":
-        found |= {"rope.scaling.type": "linear", "rope.scaling.factor": float(rope["factor"])}
+        scaled = {"rope.scaling.type": "linear", "rope.scaling.factor": float(_required(rope, "factor"))}
     if float(rope.get("partial_rotary_factor") or 1) != 1:
         raise ValueError(f"a share of {rope['partial_rotary_factor']} of a head is turned, GGUF export knows 1")
     return {
         **found,
+        **scaled,
         "attention.key_length": head,
         "attention.value_length": head,
         "rope.dimension_count": head,
         "rope.freq_base": float(rope.get("rope_theta") or 10000.0),
         "vocab_size": int(config["vocab_size"]),
     }
+
+
+def dropped_window(architecture: Architecture, config: Mapping[str, Any]) -> int | None:
+    """A sliding window that tokens have in transformers and not in llama.cpp, None where nothing is lost."""
+    window = config.get("sliding_window")
+    known = "sliding_window" in architecture.numbers or "use_sliding_window" in architecture.fixed
+    return None if known or not window or window >= config["max_position_embeddings"] else int(window)
+
+
+def _required(rope: Mapping[str, Any], key: str) -> Any:
+    if not rope.get(key):
+        raise ValueError(f"positions are scaled by {rope.get('rope_type') or rope.get('type')!r} without {key}")
+    return rope[key]
 
 
 def head_dim(config: Mapping[str, Any]) -> int:
@@ -261,22 +292,24 @@ def rope_factors(config: Mapping[str, Any]) -> NDArray[np.float32] | None:
 
 def _llama3_factors(head: int, theta: float, rope: Mapping[str, Any]) -> NDArray[np.float32]:
     wave = 2 * math.pi * theta ** (np.arange(0, head, 2) / head)
-    context, factor = rope["original_max_position_embeddings"], rope["factor"]
-    low, high = rope["low_freq_factor"], rope["high_freq_factor"]
+    context, factor = _required(rope, "original_max_position_embeddings"), _required(rope, "factor")
+    low, high = _required(rope, "low_freq_factor"), _required(rope, "high_freq_factor")
     smooth = (context / wave - low) / (high - low)
     between = 1 / ((1 - smooth) / factor + smooth)
     return np.where(wave < context / high, 1.0, np.where(wave > context / low, factor, between)).astype(np.float32)
 
 
-def _rope(get: Any, factors: NDArray[np.float32] | None, found: Mapping[str, Any]) -> dict[str, Any]:
-    theta = _shortest(float(get("rope.freq_base") or 10000.0))
-    scaling, turned = get("rope.scaling.type") or "none", get("rope.dimension_count") or found["head_dim"]
+def _rope(
+    get: Callable[[str], Any], number: Callable[..., Any], factors: NDArray[np.float32] | None, found: Mapping[str, Any]
+) -> dict[str, Any]:
+    theta = _shortest(number("rope.freq_base", 10000.0, whole=False))
+    scaling, turned = get("rope.scaling.type") or "none", number("rope.dimension_count", found["head_dim"])
     if turned != found["head_dim"]:
         raise _core.FormatError(f"{turned} of {found['head_dim']} columns of a head are turned, all are needed")
     if scaling not in ("none", "linear"):
         raise _core.FormatError(f"positions are scaled by {scaling!r}, none and linear are known")
     if scaling == "linear":
-        return {"rope_type": "linear", "rope_theta": theta, "factor": float(get("rope.scaling.factor") or 1.0)}
+        return {"rope_type": "linear", "rope_theta": theta, "factor": number("rope.scaling.factor", 1.0, whole=False)}
     if factors is None:
         return {"rope_type": "default", "rope_theta": theta}
     rope = {"rope_type": "llama3", "rope_theta": theta, "factor": float(factors.max()), **_LLAMA3}
@@ -307,8 +340,8 @@ def block_number(name: str) -> int:
 def _renamed(name: str, stems: Mapping[str, str]) -> str | None:
     stem, dot, kind = name.rpartition(".")
     number = block_number(name)
-    asked = re.sub(r"\.\d+\.", ".{}.", stem, count=1) if number >= 0 else stem
+    asked = stem.replace(f".{number}.", ".{}.", 1) if number >= 0 else stem
     found = stems.get(asked)
-    if found is None or kind not in ("weight", "bias"):
+    if found is None or kind not in ("weight", "bias") or ("{}" in found) != (number >= 0):
         return None
     return found.replace("{}", str(number)) + dot + kind

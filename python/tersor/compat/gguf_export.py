@@ -5,6 +5,7 @@ export_gguf("MODEL", "model-Q4_0.gguf", "q4_0")
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import secrets
 from collections.abc import Callable, Mapping
@@ -14,10 +15,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tersor import _core
 from tersor.compat.exchanged import Exchanged
-from tersor.compat.gguf_architecture import ROPE_FACTORS, Architecture, metadata_of, of_config, rope_factors
+from tersor.compat.gguf_architecture import (
+    ROPE_FACTORS,
+    Architecture,
+    dropped_window,
+    metadata_of,
+    of_config,
+    rope_factors,
+)  # fmt: skip
+from tersor.compat.gguf_file import GGUFFile
 from tersor.compat.gguf_tokenizer import tokenizer_metadata
-from tersor.formats import gguf_blocks
+from tersor.formats import gguf_blocks, safetensors_file
+from tersor.formats.format import parse
 from tersor.formats.model_folder import ModelFolder
 from tersor.formats.quantized import QuantizedTensor, quantize
 from tersor.weights.least_squares import LeastSquares
@@ -74,6 +85,10 @@ def export_gguf(
         architecture = of_config(folder.config)
         numbers = metadata_of(architecture, folder.config)
         found = Exchanged()
+        if (window := dropped_window(architecture, folder.config)) is not None:
+            found.notes.append(
+                f"the sliding window of {window} tokens is left out: llama.cpp's {architecture.name} has none"
+            )
         words = tokenizer_metadata(folder.path, folder.config, found.notes)
         plans = _plans(folder, architecture, kind, found.notes)
         beside = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
@@ -109,37 +124,54 @@ def export_gguf(
     rounded = sum(1 for plan in plans.values() if not plan.copied and plan.parameter in folder.rows)
     if rounded:
         found.notes.append(f"{rounded} quantized matrices were dequantized and rounded anew: GGUF does not hold them")
-    return Exchanged(nbytes=target.stat().st_size, tensors=found.tensors, notes=found.notes)
+    return dataclasses.replace(found, nbytes=target.stat().st_size)
 
 
 def read_importance(path: str | os.PathLike[str], model: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
     """Importance by parameter: of a .safetensors file with one vector each, or of llama.cpp's imatrix in GGUF.
 
-    Raises FormatError, ValueError (tensors that no parameter has), OSError.
+    Raises FormatError, ValueError (a vector that no matrix has columns for; none at all), OSError.
     """
-    from tersor.compat.gguf_file import GGUFFile
-    from tersor.formats import safetensors_file
-
     with ModelFolder(model) as folder:
         architecture = of_config(folder.config)
-    if Path(path).suffix != ".gguf":
+        columns = {name: folder.shape(name)[-1] for name in folder.names() if len(folder.shape(name)) == 2}
+    if Path(path).suffix == ".gguf":
+        found = _imatrix(path, architecture)
+    else:
         arrays, _ = safetensors_file.read(path)
-        return {name: array.astype(np.float32) for name, array in arrays.items()}
-    found = {}
-    with GGUFFile(path) as file:
-        for name in file.tensors:
-            stem, _, what = name.rpartition(".")
-            parameter = architecture.to_transformers(stem)
-            if what == "in_sum2" and parameter and f"{stem}.counts" in file.tensors:
-                sums, counts = (file.read(one).view(np.float32) for one in (name, f"{stem}.counts"))
-                found[parameter] = (sums / np.maximum(counts.reshape(-1, 1), 1))[0]
+        found = {name: array.astype(np.float32) for name, array in arrays.items()}
     if not found:
         raise ValueError(f"{path} has no importance (in_sum2, counts) for a {architecture.name}")
+    for name, array in found.items():
+        if array.shape != (columns.get(name),):
+            needed = f"[{columns[name]}] is needed" if name in columns else "the model has no such matrix"
+            raise ValueError(f"{path}: {name} is {list(array.shape)}, {needed}")
+    return found
+
+
+def _imatrix(path: str | os.PathLike[str], architecture: Architecture) -> dict[str, NDArray[Any]]:
+    """Of llama.cpp's file: sums of squares, and of how many tokens."""
+    found = {}
+    with GGUFFile(path) as file:
+        for name, info in file.tensors.items():
+            stem, _, what = name.rpartition(".")
+            parameter = architecture.to_transformers(stem)
+            counted = file.tensors.get(f"{stem}.counts")
+            if what != "in_sum2" or not parameter or counted is None:
+                continue
+            if info.kind != "F32" or counted.kind != "F32" or np.prod(counted.shape) != 1:
+                raise _core.FormatError(
+                    f"{file.path}: {name} is {info.kind}, its counts {counted.kind} {list(counted.shape)}: "
+                    "F32 and one number are needed"
+                )
+            sums, counts = (file.read(one).view(np.float32) for one in (name, f"{stem}.counts"))
+            found[parameter] = sums.reshape(-1) / max(float(counts[0, 0]), 1)
     return found
 
 
 def _plans(folder: ModelFolder, architecture: Architecture, kind: str, notes: list[str]) -> dict[str, _Plan]:
-    tied = bool(folder.config.get("tie_word_embeddings"))
+    # The rows say it where config.json does not: transformers ties no packed matrices.
+    tied = bool(folder.config.get("tie_word_embeddings") or folder.rows.get("lm_head.weight", {}).get("tied_to"))
     found: dict[str, _Plan] = {}
     for parameter in folder.names():
         name = architecture.to_gguf(parameter)
@@ -239,8 +271,6 @@ def _eight_bits(values: NDArray[np.float32]) -> QuantizedTensor:
     wide = scales.astype(np.float32)[..., None]
     levels = np.clip(np.rint(groups / np.where(wide == 0, np.float32(1), wide)), -127, 127)
     codes = np.where(wide == 0, np.float32(128), levels + 128).astype(np.uint8).reshape(values.shape)
-    from tersor.formats.format import parse
-
     shape = (values.shape[0], values.shape[1])
     return QuantizedTensor(format=parse("q8_0"), shape=shape, parts={"codes": codes, "scales": scales})
 

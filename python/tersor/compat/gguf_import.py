@@ -6,6 +6,7 @@ import_gguf("model-Q4_K_M.gguf", "OUT")
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,12 +15,12 @@ import ml_dtypes
 import numpy as np
 
 from tersor import _core
-from tersor.compat.exchanged import Exchanged, json_of, write_json, writing
+from tersor.compat.exchanged import Exchanged, finished, json_of, writing
 from tersor.compat.gguf_architecture import ROPE_FACTORS, Architecture, block_number, config_of, of_file
 from tersor.compat.gguf_file import GGUFFile
 from tersor.compat.gguf_tokenizer import SMOLLM_SPLIT, SPECIAL_TOKENS
 from tersor.formats import gguf_blocks
-from tersor.formats.model_folder import Entry
+from tersor.formats.model_folder import Entry, write_json
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -68,12 +69,12 @@ def import_gguf(
                 embedding = entries.get(_EMBEDDING)
                 if embedding and config["tie_word_embeddings"] and not isinstance(embedding.tensor, np.ndarray):
                     entries[_HEAD] = Entry(tensor=None, module="linear", tied_to=_EMBEDDING)
+                    config["tie_word_embeddings"] = False  # the row says it, and transformers ties no packed matrices
                 writer.write_part(number + 1, entries)
             writer.finish(config)
             _write_generation(file, target)
             _write_tokenizer(file, target, found.notes)
-    nbytes = sum(path.stat().st_size for path in target.glob("*.safetensors"))
-    return Exchanged(nbytes=nbytes, tensors=found.tensors, notes=found.notes)
+    return finished(found, target)
 
 
 def _check_names(file: GGUFFile, architecture: Architecture, config: dict[str, Any]) -> None:
@@ -84,8 +85,12 @@ def _check_names(file: GGUFFile, architecture: Architecture, config: dict[str, A
             raise _core.FormatError(
                 f"{file.path}: tensor {name} ({info.kind}) has no place in a {architecture.name} of {layers} blocks"
             )
-        if len(info.shape) > 2:
-            raise _core.FormatError(f"{file.path}: tensor {name} is {list(info.shape)}, a matrix is needed")
+        dims = 1 if name.endswith(("norm.weight", ".bias")) or name in _IGNORED else 2
+        if len(info.shape) != dims:
+            what = "a vector" if dims == 1 else "a matrix"
+            raise _core.FormatError(f"{file.path}: tensor {name} is {list(info.shape)}, {what} is needed")
+        if dims == 1 and info.kind not in _PLAIN:
+            raise _core.FormatError(f"{file.path}: tensor {name} is {info.kind}, a vector of floats is needed")
         if info.kind not in (*_PLAIN, *gguf_blocks.KINDS) and not _can_dequantize(info.kind):
             raise _core.FormatError(f"{file.path}: tensor {name} is {info.kind}, which is not known here")
     for stem in architecture.tensors:
@@ -120,7 +125,7 @@ def _tensor(file: GGUFFile, name: str, architecture: Architecture, config: dict[
     info, blocks = file.tensors[name], file.read(name)
     order = architecture.rows_in_file(name, info.shape[0], config)
     if len(info.shape) == 1:
-        blocks = blocks.reshape(info.shape[0], -1) if info.kind in _PLAIN else blocks
+        blocks = blocks.reshape(info.shape[0], -1)
     if order is not None:
         back = np.empty_like(blocks)
         back[order] = blocks
@@ -129,7 +134,7 @@ def _tensor(file: GGUFFile, name: str, architecture: Architecture, config: dict[
         array: NDArray[Any] = blocks.view(_PLAIN[info.kind]).reshape(info.shape)
         return array - array.dtype.type(1) if architecture.is_norm(name) else array
     try:
-        if info.kind in gguf_blocks.KINDS and len(info.shape) == 2:
+        if info.kind in gguf_blocks.KINDS:
             return gguf_blocks.from_blocks(blocks, info.kind)
     except _core.FormatError as error:
         raise _core.FormatError(f"{file.path}: tensor {name}: {error}") from None
@@ -151,7 +156,8 @@ def _write_generation(file: GGUFFile, out: Path) -> None:
 
 
 def _write_tokenizer(file: GGUFFile, out: Path, notes: list[str]) -> None:
-    if "tokenizer.ggml.tokens" not in file.metadata:
+    tokens = file.metadata.get("tokenizer.ggml.tokens")
+    if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
         notes.append("the file has no tokenizer")
         return
     try:
@@ -160,7 +166,9 @@ def _write_tokenizer(file: GGUFFile, out: Path, notes: list[str]) -> None:
         notes.append("no tokenizer is written: that needs the package transformers")
         return
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(file.path.parent), gguf_file=file.path.name)
+        with tempfile.TemporaryDirectory() as alone:  # what lies beside the file is none of its own
+            (Path(alone) / "model.gguf").symlink_to(file.path.resolve())
+            tokenizer = AutoTokenizer.from_pretrained(alone, gguf_file="model.gguf")
         tokenizer.save_pretrained(str(out))
     except Exception as error:  # whatever a library of that size raises for a vocabulary that it does not know
         notes.append(f"no tokenizer is written: transformers says {error}")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tersor import _core
-from tersor.compat.exchanged import Exchanged, ForeignFolder, Parts, copy_companions, writing
+from tersor.compat.exchanged import Exchanged, ForeignFolder, Parts, copy_companions, finished, writing
 from tersor.formats.int_group import IntGroup
 from tersor.formats.model_folder import Entry
 from tersor.formats.quantized import QuantizedTensor
@@ -72,8 +72,7 @@ def import_quantized(
             parts.flush()
             writer.finish({key: value for key, value in folder.config.items() if key != "quantization_config"})
             copy_companions(folder.path, Path(out))
-    nbytes = sum(path.stat().st_size for path in Path(out).glob("*.safetensors"))
-    return Exchanged(nbytes=nbytes, tensors=found.tensors, notes=found.notes)
+    return finished(found, Path(out))
 
 
 _PARTS = {
@@ -88,6 +87,9 @@ def _check_layout(method: str, settings: Mapping[str, Any]) -> None:
         if settings.get("format") != "pack-quantized":
             raise _core.FormatError(f"compressed-tensors as {settings.get('format')!r}, pack-quantized is known")
         return
+    dynamic = settings.get("dynamic") or {}
+    if not isinstance(dynamic, Mapping) or any(not str(rule).startswith("-:") for rule in dynamic):
+        raise _core.FormatError(f"{method} with settings for some layers ('dynamic'), ones for all are known")
     known = (4,) if method == "awq" else (2, 3, 4, 8)
     if settings.get("bits") not in known:
         raise _core.FormatError(f"{method} of {settings.get('bits')!r} bits, {known} are known")
@@ -133,10 +135,9 @@ def _packed(folder: ForeignFolder, stem: str, settings: Mapping[str, Any]) -> Qu
     shape = folder.read(f"{stem}.weight_shape", ["I64", "I32"], (2,))
     rows, columns = int(shape[0]), int(shape[1])
     words = folder.read(f"{stem}.weight_packed", ["I32"])
-    schemes = [one.get("weights") or {} for one in (settings.get("config_groups") or {}).values()]
-    known = sorted({int(one["num_bits"]) for one in schemes if one.get("type", "int") == "int" and "num_bits" in one})
+    known = _bits_of_groups(settings)
     fits = [bits for bits in known if words.shape == (rows, -(-columns * bits // 32))]
-    if not fits or columns < 1 or fits[0] not in (2, 3, 4, 5, 6, 8):
+    if not fits or rows < 1 or columns < 1 or fits[0] not in (2, 3, 4, 5, 6, 8):
         raise _core.FormatError(
             f"{folder.path}: {stem}.weight_packed is {list(words.shape)} for [{rows}, {columns}] and {known} bits"
         )
@@ -152,6 +153,16 @@ def _packed(folder: ForeignFolder, stem: str, settings: Mapping[str, Any]) -> Qu
     place = f"{stem}.weight_g_idx"
     index = folder.read(place, ["I32"], (columns,)) if place in folder.names() else None
     return _matrix(folder, stem, _unpacked(words, bits, columns), scales, zeros, bits, index)
+
+
+def _bits_of_groups(settings: Mapping[str, Any]) -> list[int]:
+    """Of the schemes with integers. Raises FormatError."""
+    try:
+        schemes = [one.get("weights") or {} for one in (settings.get("config_groups") or {}).values()]
+        found = {one["num_bits"] for one in schemes if one.get("type", "int") == "int" and "num_bits" in one}
+        return sorted(int(bits) for bits in found)
+    except (AttributeError, TypeError, ValueError):
+        raise _core.FormatError("config_groups of compressed-tensors are not objects with weights") from None
 
 
 def _groups(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tersor.compat.exchanged import Exchanged, Parts, copy_companions, writing
+from tersor.compat.exchanged import Exchanged, Parts, copy_companions, finished, writing
 from tersor.formats.int_group import IntGroup
 from tersor.formats.model_folder import Entry, ModelFolder
 from tersor.formats.quantized import QuantizedTensor, quantize
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _GROUPS = (128, 64, 32)
 _DTYPES = {"bfloat16": ("BF16", "bf16"), "float16": ("F16", "fp16"), "float32": ("F32", "fp32")}
-_EMBEDDINGS = ("embed", "wte", "wpe")
+_EMBEDDINGS = ("embed", "wte", "wpe", "shared", "relative_attention_bias")  # how the last parts of their names read
 
 _Scheme = tuple[int, "int | None", bool]  # bits, columns of a group (None: all of a row), symmetric
 
@@ -41,42 +41,52 @@ def export_packed(
     rows, are the same bits there. Others are dequantized and rounded to `bits` (4: groups of 128, 8: rows), symmetric,
     with scales in the model's dtype; a note says so of quantized ones. Embeddings and the layer behind the logits stay
     floats unless the folder has the latter quantized. progress: called with (parameters done, parameters in all).
-    Raises ValueError (bits; experts, which the format has no place for here), FormatError, OSError.
+    Raises ValueError (bits; experts; a matrix that linear layers share; no linear layer at all; a dtype that scales do
+    not have), FormatError, OSError.
     """
     if bits not in (4, 8):
         raise ValueError(f"bits are 4 or 8, not {bits}")
     found, schemes, dense = Exchanged(), dict[_Scheme, list[str]](), list[str]()
     with ModelFolder(model) as folder, writing(Path(out)) as writer:
         parts = Parts(writer)
-        dtype, scale = _DTYPES[str(folder.config.get("dtype") or folder.config.get("torch_dtype") or "float32")]
+        told = str(folder.config.get("dtype") or folder.config.get("torch_dtype") or "float32")
+        if told not in _DTYPES:
+            raise ValueError(f"the model's dtype is {told}, {', '.join(_DTYPES)} are known")
+        dtype, scale = _DTYPES[told]
         names = folder.names()
         for i, name in enumerate(names):
             row, stem = folder.rows.get(name, {}), name.removesuffix(".weight")
-            if row.get("module") == "expert":
-                raise ValueError(f"{name} is an expert of a parameter: export of mixtures is not known")
-            tied = bool(row.get("tied_to"))
-            tensor = None if tied else folder.get(name)
-            if not tied and _is_packed(folder, name, row):
-                tensor = _integers(name, tensor, bits, scale, found.notes)
+            tied = row.get("tied_to")
+            if row.get("module") == "expert" or (len(folder.shape(name)) == 3 and ".experts." in name):
+                raise ValueError(f"{name} is of experts: export of mixtures is not known")
+            if tied and _is_packed(folder, tied, folder.rows[tied]):
+                raise ValueError(f"{name} has the matrix of {tied}, and packed layers share none")
+            if tied:
+                dense.append(stem)
+            elif _is_packed(folder, name, row):
+                tensor = _integers(name, folder.get(name), bits, scale, found.notes)
                 for part, array in _arrays(tensor).items():
                     parts.add(f"{stem}.{part}", Entry(tensor=array))
                 schemes.setdefault(_scheme(tensor), []).append(stem)
                 found.tensors[name] = str(tensor.format)
-            elif not tied:
+            else:
                 if len(folder.shape(name)) == 2 and _is_linear(name):
                     dense.append(stem)
-                parts.add(name, Entry(tensor=_plain(name, tensor, row, dtype, found.notes)))
+                parts.add(name, Entry(tensor=_plain(name, folder.get(name), row, dtype, found.notes)))
                 found.tensors[name] = dtype if row else "as it is"
             if progress:
                 progress(i + 1, len(names))
+        if not schemes:
+            raise ValueError(f"{folder.path} has no linear layer that can be packed")
         parts.flush()
         config = {key: value for key, value in folder.config.items() if key != "quantization_config"}
-        if folder.config.get("tie_word_embeddings"):
+        if any(row.get("tied_to") for row in folder.rows.values()):
+            config["tie_word_embeddings"] = True  # which rows said: what is a float again, transformers ties
+        if config.get("tie_word_embeddings"):
             dense.append("lm_head")
-        writer.finish({**config, "quantization_config": _settings(schemes, dense)} if schemes else config)
+        writer.finish({**config, "quantization_config": _settings(schemes, dense)})
         copy_companions(folder.path, Path(out))
-    nbytes = sum(path.stat().st_size for path in Path(out).glob("*.safetensors"))
-    return Exchanged(nbytes=nbytes, tensors=found.tensors, notes=found.notes)
+    return finished(found, Path(out))
 
 
 def _is_linear(name: str) -> bool:

@@ -71,8 +71,8 @@ def score_language_model(
     tokens: of the text, see tokens_of; windows of `length` follow each other, each predicts the token behind each of
     its own, and what fills no window is left out. limit: at most so many windows, the first. threads: of torch, from
     here on; 0 leaves them as they are. progress: called with windows done and windows in all.
-    Raises ValueError (a length or limit below 1; a text of less than a window and a token; predictions that are NaN; a
-    token, or a reference, of another vocabulary).
+    Raises ValueError (a length or limit below 1, or a length beyond the model's positions; a text of less than a window
+    and a token; predictions that are NaN; a token, or a reference, of another vocabulary).
     """
     import torch
 
@@ -146,7 +146,11 @@ def _logits(model: Any, ids: Any) -> Any:
     vocabulary = model.get_input_embeddings().num_embeddings
     if int(ids.max()) >= vocabulary:
         raise ValueError(f"the text has token {int(ids.max())}, the model knows {vocabulary}")
-    return model(ids[None, :-1]).logits[0]
+    try:
+        return model(ids[None, :-1]).logits[0]
+    except IndexError as error:  # a table of positions that ends
+        most = getattr(model.config, "max_position_embeddings", "fewer")
+        raise ValueError(f"windows are of {len(ids) - 1} tokens, the model has places for {most}") from error
 
 
 def _exp(value: float) -> float:

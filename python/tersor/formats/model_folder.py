@@ -66,7 +66,7 @@ class ModelFolder:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        self.config = _json(self.path / "config.json")
+        self.config = read_json(self.path / "config.json")
         self.files = weight_files(self.path)
         self.rows = rows_of_config(self.config, str(self.path))
         with contextlib.ExitStack() as stack:
@@ -120,7 +120,7 @@ def weight_files(folder: str | os.PathLike[str]) -> list[Path]:
     if not (here / _INDEX).is_file():
         raise FileNotFoundError(f"{here} has no model.safetensors and no {_INDEX}")
     try:
-        names = sorted({str(name) for name in _json(here / _INDEX)["weight_map"].values()})
+        names = sorted({str(name) for name in read_json(here / _INDEX)["weight_map"].values()})
     except (KeyError, AttributeError) as error:
         raise _core.FormatError(f"{here / _INDEX}: an index with a weight_map is needed: {error!r}") from None
     for name in names:
@@ -208,7 +208,7 @@ class ModelWriter:
         place, wanted = self.parts / "run.json", json.loads(json.dumps(dict(run)))
         if not place.exists():
             write_json(place, wanted)
-        before = _json(place)
+        before = read_json(place)
         for key in sorted(wanted.keys() | before.keys()):
             if before.get(key) != wanted.get(key):
                 told = [_short(one.get(key)) for one in (before, wanted)]
@@ -375,10 +375,11 @@ def _short(value: object) -> str:
     return repr(text if len(text) <= 60 else text[:57] + "...")
 
 
-def _json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """An object of a file. Raises FormatError, OSError."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _core.FormatError(f"{path}: {error}") from None
     if not isinstance(found, dict):
         raise _core.FormatError(f"{path}: an object is needed, found {type(found).__name__}")

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from tersor.nn.exact import exact_bytes
-from tersor.nn.quantized import QuantEmbedding, QuantLinear
+from tersor.nn.experts import QuantExperts
+from tersor.nn.quantized import PackedWeight, QuantEmbedding, QuantLinear
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,8 +92,14 @@ def generate_text(
 def weight_bytes(model: torch.nn.Module) -> int:
     """What parameters, buffers and packed or compressed weights of a model take in memory, shared ones once."""
     plain: dict[int, int] = {tensor.data_ptr(): tensor.nbytes for tensor in (*model.parameters(), *model.buffers())}
-    layers = (module for module in model.modules() if isinstance(module, (QuantLinear, QuantEmbedding)))
-    packed: dict[int, int] = {id(layer.packed_weight): layer.packed_weight.data.nbytes for layer in layers}
+    packed: dict[int, int] = {}
+    for module in model.modules():
+        held: list[PackedWeight] = []
+        if isinstance(module, (QuantLinear, QuantEmbedding)):
+            held = [module.packed_weight]
+        elif isinstance(module, QuantExperts):
+            held = [one for experts in module.packed.values() for one in experts]
+        packed |= {id(one): one.data.nbytes for one in held}
     exact = exact_bytes(model)
     return sum(plain.values()) + sum(packed.values()) + exact.coded + exact.buffer
 
