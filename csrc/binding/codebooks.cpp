@@ -148,11 +148,10 @@ void codebook_fit(const FormatDict& format, const std::string& dtype_text, size_
   TERSOR_REQUIRE(dtype, Code::bad_type, "no dtype is named ", dtype_text);
   const auto rooms = rooms_of(parts);
   const solve::Weights matrix{*dtype, rows, columns, span_at<const uint8_t>(weights, bytes)};
-  const solve::CodebookFit options{
-      .least_squares = least_squares,
-      .importance = span_at<const float>(importance, importance ? columns : 0),
-      .given = given,
-      .seed = seed};
+  const solve::CodebookFit options{.least_squares = least_squares,
+                                   .importance = span_at<const float>(importance, importance ? columns : 0),
+                                   .given = given,
+                                   .seed = seed};
   const auto scalars = scalar ? scalar_codebook_of(format) : ScalarCodebook();
   const auto vectors = scalar ? VectorCodebook() : vector_codebook_of(format);
   const nb::gil_scoped_release released;
