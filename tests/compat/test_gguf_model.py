@@ -130,7 +130,7 @@ def test_real_models_in_llama_cpp(name, kind, data, model_of, llama_cpp, tmp_pat
     assert (logits.argmax(axis=-1) == wanted.argmax(axis=-1))[ahead].all()
 
 
-def small_file(path, kind="Q4_0", metadata=None, more=None, columns=256):
+def small_file(path, kind="Q4_0", metadata=None, more=None, columns=256, vectors=None):
     """A llama of one block, its matrices of a type, as the gguf package writes it."""
     writer = gguf.GGUFWriter(path, "llama")
     random = np.random.default_rng(0)
@@ -151,8 +151,9 @@ def small_file(path, kind="Q4_0", metadata=None, more=None, columns=256):
         made = random.integers(0, 64, (columns, columns // weights * nbytes), np.uint8)  # any number is finite then
         blocks[name] = made
         writer.add_tensor(f"{name}.weight", made, raw_dtype=gguf.GGMLQuantizationType[kind])
-    for name in ("blk.0.attn_norm", "blk.0.ffn_norm", "output_norm"):
-        writer.add_tensor(f"{name}.weight", np.ones(columns, np.float32))
+    norms = dict.fromkeys(("blk.0.attn_norm", "blk.0.ffn_norm", "output_norm"), np.ones(columns, np.float32))
+    for name, vector in {**norms, **(vectors or {})}.items():
+        writer.add_tensor(f"{name}.weight", vector)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -337,6 +338,13 @@ def test_models_that_are_not_known_are_refused(changed, said, tmp_path):
     assert not (tmp_path / "in").exists()
 
 
+@pytest.mark.parametrize("factor", [np.nan, -1, 0, 2])
+def test_frequencies_that_no_configuration_gives_are_refused(factor, tmp_path):
+    small_file(tmp_path / "x.gguf", columns=32, vectors={"rope_freqs": np.full(4, factor, np.float32)})
+    with pytest.raises(FormatError, match=r"rope_freqs\.weight is not what Llama 3\.1 has"):
+        import_gguf(tmp_path / "x.gguf", tmp_path / "in")
+
+
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [
@@ -344,7 +352,12 @@ def test_models_that_are_not_known_are_refused(changed, said, tmp_path):
         ("hidden_act", "gelu", "hidden_act is 'gelu', llama.cpp's llama has 'silu'"),
         ("rope_parameters", {"rope_type": "yarn"}, "positions are scaled by 'yarn'"),
         ("num_hidden_layers", 3, "has no model.layers.2.input_layernorm.weight"),
-        ("vocab_size", 7, "is beyond vocab_size, which is 7"),
+        ("num_hidden_layers", 2**30, "has no model.layers.2.input_layernorm.weight"),
+        ("rope_parameters", {"rope_type": "linear"}, "factor is None, a number above 0 is needed"),
+        ("rope_parameters", [1], r"rope_parameters are \[1\], an object is needed"),
+        ("head_dim", -1, "head_dim is -1, a whole number above 0 is needed"),
+        ("num_hidden_layers", 1.5, "num_hidden_layers is 1.5, a whole number above 0 is needed"),
+        ("vocab_size", 7, "vocab_size is 7, the embedding has 320 rows"),
     ],
 )
 def test_folders_that_llama_cpp_cannot_run_are_refused(key, value, said, small_model, tmp_path):
@@ -355,6 +368,12 @@ def test_folders_that_llama_cpp_cannot_run_are_refused(key, value, said, small_m
     config = json.loads((source / "config.json").read_text())
     (target / "config.json").write_text(json.dumps({**config, key: value}))
     with pytest.raises(ValueError, match=said):
+        export_gguf(target, tmp_path / "x.gguf", "q8_0")
+    (target / "config.json").write_text(json.dumps(config))
+    tokens = json.loads((source / "tokenizer.json").read_text())
+    tokens["added_tokens"].append({**tokens["added_tokens"][0], "id": 320, "content": "<more>"})
+    (target / "tokenizer.json").write_text(json.dumps(tokens))
+    with pytest.raises(ValueError, match=r"token 320 \('<more>'\) is beyond vocab_size, which is 320"):
         export_gguf(target, tmp_path / "x.gguf", "q8_0")
     assert not list(tmp_path.glob("*.gguf"))
     with pytest.raises(ValueError, match="q4_0, q8_0, q4_k, not 'q2_k'"):

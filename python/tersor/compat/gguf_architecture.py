@@ -65,7 +65,10 @@ _SOFT_CAPS = {
     "final_logit_softcapping": "final_logit_softcapping",
     "sliding_window": "attention.sliding_window",
 }
-_FRACTIONS = ("rms_norm_eps", "attn_logit_softcapping", "final_logit_softcapping")  # the others are whole
+_FRACTIONS = (  # of config.json; its other numbers are whole
+    "rms_norm_eps", "attn_logit_softcapping", "final_logit_softcapping", "rope_theta", "factor", "low_freq_factor",
+    "high_freq_factor",
+)  # fmt: skip
 _IDS = {"bos_token_id": "bos_token_id", "eos_token_id": "eos_token_id", "pad_token_id": "padding_token_id"}
 
 ROPE_FACTORS = "rope_freqs.weight"  # of Llama 3.1: what each frequency is divided by
@@ -229,11 +232,7 @@ def metadata_of(architecture: Architecture, config: Mapping[str, Any]) -> dict[s
     if architecture.model_type == "gemma2" and config.get("query_pre_attn_scalar") != _gemma_scalar(config):
         raise ValueError(f"query_pre_attn_scalar is {config.get('query_pre_attn_scalar')}, not {_gemma_scalar(config)}")
     numbers = {**_NUMBERS, **architecture.numbers}
-    found = {
-        key: float(config[ours]) if ours in _FRACTIONS else int(config[ours])  # llama.cpp takes no other type
-        for ours, key in numbers.items()
-        if config.get(ours) is not None
-    }
+    found = {key: _positive(config, ours) for ours, key in numbers.items() if config.get(ours) is not None}
     missing = [ours for ours, key in _NUMBERS.items() if key not in found and ours != "num_key_value_heads"]
     if missing:
         raise ValueError(f"config.json has no {missing[0]}")
@@ -241,13 +240,13 @@ def metadata_of(architecture: Architecture, config: Mapping[str, Any]) -> dict[s
     found.setdefault("attention.head_count_kv", found["attention.head_count"])
     if "sliding_window" in architecture.numbers:  # asked for even where there is none
         found.setdefault("attention.sliding_window", found["context_length"])
-    rope = {**config, **(config.get("rope_parameters") or config.get("rope_scaling") or {})}
+    rope = {**config, **_rope_parameters(config)}
     kind = rope.get("rope_type") or rope.get("type") or "default"
     if kind not in ("default", "llama3", "linear"):
         raise ValueError(f"positions are scaled by {kind!r}, GGUF export knows default, llama3 and linear")
     scaled: dict[str, Any] = {}
     if kind == "linear":
-        scaled = {"rope.scaling.type": "linear", "rope.scaling.factor": float(_required(rope, "factor"))}
+        scaled = {"rope.scaling.type": "linear", "rope.scaling.factor": _positive(rope, "factor")}
     if float(rope.get("partial_rotary_factor") or 1) != 1:
         raise ValueError(f"a share of {rope['partial_rotary_factor']} of a head is turned, GGUF export knows 1")
     return {
@@ -256,8 +255,8 @@ def metadata_of(architecture: Architecture, config: Mapping[str, Any]) -> dict[s
         "attention.key_length": head,
         "attention.value_length": head,
         "rope.dimension_count": head,
-        "rope.freq_base": float(rope.get("rope_theta") or 10000.0),
-        "vocab_size": int(config["vocab_size"]),
+        "rope.freq_base": _theta(rope),
+        "vocab_size": _positive(config, "vocab_size"),
     }
 
 
@@ -268,14 +267,30 @@ def dropped_window(architecture: Architecture, config: Mapping[str, Any]) -> int
     return None if known or not window or window >= config["max_position_embeddings"] else int(window)
 
 
-def _required(rope: Mapping[str, Any], key: str) -> Any:
-    if not rope.get(key):
-        raise ValueError(f"positions are scaled by {rope.get('rope_type') or rope.get('type')!r} without {key}")
-    return rope[key]
+def _positive(config: Mapping[str, Any], key: str) -> float:
+    """In the type that llama.cpp takes alone: a float for fractions, else an int. Raises ValueError."""
+    value = config.get(key)
+    whole = key not in _FRACTIONS
+    if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)) or not 0 < value < 2**31:
+        raise ValueError(f"{key} is {value!r}, {'a whole number' if whole else 'a number'} above 0 is needed")
+    return value if whole else float(value)
+
+
+def _rope_parameters(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    found = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    if not isinstance(found, Mapping):
+        raise ValueError(f"rope_parameters are {found!r}, an object is needed")
+    return found
+
+
+def _theta(rope: Mapping[str, Any]) -> float:
+    return 10000.0 if rope.get("rope_theta") is None else _positive(rope, "rope_theta")
 
 
 def head_dim(config: Mapping[str, Any]) -> int:
-    return int(config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"])
+    if config.get("head_dim") is None:
+        return int(config["hidden_size"] // config["num_attention_heads"])
+    return int(_positive(config, "head_dim"))
 
 
 def rope_factors(config: Mapping[str, Any]) -> NDArray[np.float32] | None:
@@ -283,17 +298,18 @@ def rope_factors(config: Mapping[str, Any]) -> NDArray[np.float32] | None:
 
     Frequencies of long waves are divided by a factor, those of short ones stay, those between lie between: Llama 3.1.
     """
-    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    rope = _rope_parameters(config)
     if (rope.get("rope_type") or rope.get("type")) != "llama3":
         return None
-    theta = float(rope.get("rope_theta") or config.get("rope_theta") or 10000.0)
-    return _llama3_factors(head_dim(config), theta, rope)
+    return _llama3_factors(head_dim(config), _theta({**config, **rope}), rope)
 
 
 def _llama3_factors(head: int, theta: float, rope: Mapping[str, Any]) -> NDArray[np.float32]:
     wave = 2 * math.pi * theta ** (np.arange(0, head, 2) / head)
-    context, factor = _required(rope, "original_max_position_embeddings"), _required(rope, "factor")
-    low, high = _required(rope, "low_freq_factor"), _required(rope, "high_freq_factor")
+    context, factor = _positive(rope, "original_max_position_embeddings"), _positive(rope, "factor")
+    low, high = _positive(rope, "low_freq_factor"), _positive(rope, "high_freq_factor")
+    if low >= high:
+        raise ValueError(f"low_freq_factor is {low}, less than high_freq_factor is needed, which is {high}")
     smooth = (context / wave - low) / (high - low)
     between = 1 / ((1 - smooth) / factor + smooth)
     return np.where(wave < context / high, 1.0, np.where(wave > context / low, factor, between)).astype(np.float32)
@@ -312,8 +328,9 @@ def _rope(
         return {"rope_type": "linear", "rope_theta": theta, "factor": number("rope.scaling.factor", 1.0, whole=False)}
     if factors is None:
         return {"rope_type": "default", "rope_theta": theta}
-    rope = {"rope_type": "llama3", "rope_theta": theta, "factor": float(factors.max()), **_LLAMA3}
-    made = _llama3_factors(found["head_dim"], theta, rope)
+    most = float(factors.max())
+    rope = {"rope_type": "llama3", "rope_theta": theta, "factor": most, **_LLAMA3}
+    made = _llama3_factors(found["head_dim"], theta, rope) if 0 < most < math.inf else np.zeros(0, np.float32)
     if made.shape != factors.shape or not np.allclose(made, factors, rtol=1e-5):
         raise _core.FormatError(f"{ROPE_FACTORS} is not what Llama 3.1 has: no configuration is known that gives it")
     return rope

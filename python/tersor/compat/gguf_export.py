@@ -89,8 +89,8 @@ def export_gguf(
             found.notes.append(
                 f"the sliding window of {window} tokens is left out: llama.cpp's {architecture.name} has none"
             )
-        words = tokenizer_metadata(folder.path, folder.config, found.notes)
         plans = _plans(folder, architecture, kind, found.notes)
+        words = tokenizer_metadata(folder.path, folder.config, found.notes)
         beside = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
         writer = gguf.GGUFWriter(beside, architecture.name)
         try:
@@ -189,14 +189,17 @@ def _plans(folder: ModelFolder, architecture: Architecture, kind: str, notes: li
         if not stored and chosen != wanted:
             notes.append(f"{name} is {chosen}: its rows of {shape[1]} are no multiple of {_BLOCK[wanted]}")
         found[name] = _Plan(parameter, chosen, stored is not None, shape)
-    missing = [
+    every = (
         stem.format(number) + ".weight"
         for stem in architecture.tensors
-        for number in range(int(folder.config["num_hidden_layers"]) if "{}" in stem else 1)
-        if stem.format(number) + ".weight" not in found and not (tied and stem == "output")
-    ]
-    if missing:
-        raise ValueError(f"{folder.path} has no {architecture.to_transformers(missing[0])}")
+        for number in range(folder.config["num_hidden_layers"] if "{}" in stem else 1)
+        if not (tied and stem == "output")
+    )
+    if missing := next((name for name in every if name not in found), None):
+        raise ValueError(f"{folder.path} has no {architecture.to_transformers(missing)}")
+    if found[_EMBEDDING].shape[0] != folder.config["vocab_size"]:
+        told = f"vocab_size is {folder.config['vocab_size']}"
+        raise ValueError(f"{told}, the embedding has {found[_EMBEDDING].shape[0]} rows")
     return dict(sorted(found.items(), key=lambda item: item[0] != _EMBEDDING))
 
 
