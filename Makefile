@@ -67,6 +67,7 @@ build: .venv/.built
 peers: .venv/.built
 	$(pip) --group peers
 	$(pip) --no-deps --group peers-alone
+	$(pip) --group peers-exchange
 
 # As large: ONNX Runtime, bitsandbytes, ik_llama.cpp. `make bench` alone wants them.
 .PHONY: peers-gemm

@@ -283,19 +283,16 @@ def test_what_learns_is_better_than_what_it_began_with(tmp_path, solver):
     assert losses[solver] < losses["gptq"]
 
 
-@pytest.mark.parametrize("allocator", ["dp", "evopress"])
-def test_bits_land_within_the_target(tmp_path, allocator):
+def test_bits_land_within_the_target(tmp_path):  # EvoPress: tests/nn/test_allocating.py
     _made(tmp_path / "in", "llama")
     recipe = Recipe(layer=LayerRecipe(format="int4-g32"), samples=4, length=32)
-    target = Target(bits_per_weight=4.0, allocator=allocator)
+    target = Target(bits_per_weight=4.0)
     made = quantize(tmp_path / "in", tmp_path / "out", recipe, text=_text(), target=target)
     assert 3.96 <= made.bits_per_weight <= 4.0
     assert made.predicted > 0
     assert len({layer.format for layer in made.layers if layer.format}) > 1
     size = int(made.bytes * 1.04)
-    fitted = quantize(
-        tmp_path / "in", tmp_path / "size", recipe, text=_text(), target=Target(size=size, allocator=allocator)
-    )
+    fitted = quantize(tmp_path / "in", tmp_path / "size", recipe, text=_text(), target=Target(size=size))
     assert 0.9 * size <= fitted.bytes <= size  # a header weighs in so small a model
     with pytest.raises(ValueError, match="one of the two"):
         Target()
