@@ -20,6 +20,7 @@ transformers.logging.disable_progress_bar()
 
 from tersor.formats.model_folder import ModelFolder  # noqa: E402
 from tersor.nn.quantized import read_exactly  # noqa: E402
+from tersor.transformers import model_facts  # noqa: E402
 from tersor.transformers.quantizing import Target, quantize  # noqa: E402
 from tersor.weights import LayerRecipe, Recipe, Rule  # noqa: E402
 
@@ -150,6 +151,8 @@ def test_rules_embeddings_and_a_tied_head(tmp_path):
     assert rows["lm_head.weight"].tied_to == "model.embed_tokens.weight"
     loaded = found.from_pretrained(tmp_path / "out")
     assert loaded.lm_head.packed_weight is loaded.model.embed_tokens.packed_weight
+    facts = [model_facts(tmp_path / folder) for folder in ("in", "out")]
+    assert facts[0].weights == facts[1].weights  # tied ones once
     assert (
         Recipe.from_yaml(json.loads((tmp_path / "out/config.json").read_text())["quantization_config"]["recipe"])
         == recipe
@@ -171,6 +174,7 @@ def test_threads_decide_no_byte(tmp_path):
 CHILD = """
 import sys
 from tersor.nn.quantized import read_exactly  # noqa: E402
+from tersor.transformers import model_facts  # noqa: E402
 from tersor.transformers.quantizing import Target, quantize
 from tersor.weights import LayerRecipe, Recipe
 
@@ -257,6 +261,31 @@ def test_what_is_not_ours_is_not_overwritten(tmp_path):
     with pytest.raises(ValueError, match="the calibration text has 3 tokens"):
         quantize(tmp_path / "home/in", tmp_path / "out", RECIPE, text="abc", overwrite=True)
     assert (tmp_path / "out/config.json").exists()  # what stands there goes last
+
+
+def test_what_is_tied_beside_the_embedding_is_in_the_file(tmp_path):
+    """BERT's head has a bias under two names; a masked model predicts no next token."""
+    torch.manual_seed(0)
+    config = transformers.BertConfig(**FEW, architectures=["BertForMaskedLM"])
+    transformers.BertForMaskedLM(config).to(torch.bfloat16).save_pretrained(tmp_path / "in")
+    _tokenizer(tmp_path / "in")
+    embeddings = LayerRecipe(format="int8-g32", solver="rtn")
+    recipe = dataclasses.replace(RECIPE, embeddings=embeddings)
+    made = quantize(tmp_path / "in", tmp_path / "out", recipe, text=_text())
+    assert (made.loss.perplexity, made.loss.kl_mean > 0) == (None, True)
+    model = transformers.BertForMaskedLM.from_pretrained(tmp_path / "out").eval()
+    assert model.dtype == torch.bfloat16
+    assert torch.isfinite(_outputs(model)).all()
+
+
+def test_an_encoder_with_a_decoder_is_rounded_without_a_text(tmp_path):
+    config = transformers.T5Config(d_model=64, d_ff=96, num_layers=2, num_heads=4, d_kv=16, vocab_size=VOCABULARY)
+    transformers.T5ForConditionalGeneration(config).save_pretrained(tmp_path / "in")
+    _tokenizer(tmp_path / "in")
+    made = quantize(tmp_path / "in", tmp_path / "out", Recipe(layer=LayerRecipe(format="int4-g32", solver="rtn")))
+    assert sum(bool(layer.format) for layer in made.layers) == 2 * (4 + 2) + 2 * (8 + 2)
+    with pytest.raises(ValueError, match="an encoder with a decoder"):
+        quantize(tmp_path / "in", tmp_path / "text", RECIPE, text=_text())
 
 
 def test_experts_stay_together(tmp_path):

@@ -155,12 +155,10 @@ def show(made: QuantizedModel) -> None:
     if loss is not None and loss.cosine is not None:
         print(f"mean cosine {loss.cosine:.5f} to the dense model on {loss.windows} windows that no solver saw")
     elif loss is not None:
-        print(f"divergence {loss.kl_mean:.5f} nats a token from the dense model, perplexity {_told(loss.perplexity)} "
-              f"instead of {_told(loss.perplexity_dense)}, on {loss.windows} windows that no solver saw")  # fmt: skip
-
-
-def _told(value: float | None) -> str:
-    return "beyond all numbers" if value is None else f"{value:.3f}"
+        told = f"divergence {loss.kl_mean:.5f} nats a token from the dense model"
+        if loss.perplexity is not None and loss.perplexity_dense is not None:
+            told += f", perplexity {loss.perplexity:.3f} instead of {loss.perplexity_dense:.3f}"
+        print(f"{told}, on {loss.windows} windows that no solver saw")
 
 
 class _Progress:

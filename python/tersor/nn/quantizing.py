@@ -53,8 +53,8 @@ class LayerResult:
 class Loss:
     """Of the quantized model beside the dense one, on windows of the calibration text that no solver has seen.
 
-    Of a language model the mean divergence of its predictions in nats a token, and both perplexities; of an encoder the
-    mean cosine of what it makes of each token.
+    Of a model with an output head the mean divergence of its predictions in nats a token, and both perplexities where
+    it predicts the next token and they are numbers; of an encoder the mean cosine of what it makes of each token.
     """
 
     windows: int
@@ -349,11 +349,11 @@ class Run:
         if (is_embedding or is_head) and self._stages.is_whole:
             return "embeddings and heads stay dense in a model that is one stage"
         recipe = self._recipe.for_layer(layer.name, is_embedding=is_embedding, is_head=is_head)
-        if not (is_embedding or is_head) and not self._stages.has(layer.name):
-            return "it stands outside of the blocks, where no inputs are seen"
         if recipe is None:
             kind = "an embedding" if is_embedding else "the output head" if is_head else ""
             return f"{kind} stays dense unless the recipe says more" if kind else "the recipe leaves it dense"
+        if recipe.needs_statistics and not (is_embedding or is_head or self._stages.has(layer.name)):
+            return "it stands outside of the blocks, where no inputs are seen"
         try:
             parse(recipe.format).parts(*layer.shape)
         except ValueError as error:
@@ -378,6 +378,8 @@ class Run:
             losses += np.array([ours, theirs]) / count
         if not self._head:
             return Loss(windows=count, cosine=cosine)
+        if not self._model.can_generate():  # what it predicts is not the next token
+            return Loss(windows=count, kl_mean=divergence)
         return Loss(
             windows=count, kl_mean=divergence, perplexity=_exp(losses[0]), perplexity_dense=_exp(losses[1])
         )  # fmt: skip

@@ -8,6 +8,7 @@ of `.tsr` files are decoded first and handed to its `from_pretrained`.
 from __future__ import annotations
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +23,7 @@ except ImportError as error:
 
 import tersor.torch
 from tersor._core import FormatError
-from tersor.formats.model_folder import weight_files
+from tersor.formats.model_folder import rows_of_config, weight_files
 from tersor.nn.quantized import read_exactly
 from tersor.transformers.quantizer import TersorConfig, TersorQuantizer, folder_is_quantized
 
@@ -103,6 +104,10 @@ def model_facts(folder: str | os.PathLike[str]) -> ModelFacts:
         files = weight_files(here)
     with torch.device("meta"):
         weights = sum(parameter.numel() for parameter in found(config).parameters())
+    rows = rows_of_config(config.to_dict(), str(here)) if folder_is_quantized(here) else {}
+    for row in rows.values():  # transformers ties nothing in a model in few bits: its rows do
+        if row.get("tied_to"):
+            weights -= math.prod(rows[row["tied_to"]]["shape"])
     return ModelFacts(found.__name__, _is_causal(config), sum(path.stat().st_size for path in files), weights)
 
 

@@ -46,7 +46,7 @@ def _told(loss: Loss | None) -> str:
     start = f"- beside the dense model, on {loss.windows} windows of the calibration text that no solver saw: "
     if loss.cosine is not None:
         return f"{start}mean cosine {loss.cosine:.5f}\n"
-    perplexities = " instead of ".join(
-        "one beyond all numbers" if one is None else f"{one:.3f}" for one in (loss.perplexity, loss.perplexity_dense)
-    )
-    return f"{start}divergence {loss.kl_mean:.5f} nats a token, perplexity {perplexities}\n"
+    told = f"{start}divergence {loss.kl_mean:.5f} nats a token"
+    if loss.perplexity is not None and loss.perplexity_dense is not None:
+        told += f", perplexity {loss.perplexity:.3f} instead of {loss.perplexity_dense:.3f}"
+    return f"{told}\n"
