@@ -74,8 +74,8 @@ def test_golden_differences(decode, binaries, name, tmp_path):
 
 
 def test_checks_of_the_rooms_that_make_bits(aarch64, emulator):
-    # Not those of files, which make no bits, nor the longest of those that tell sizes, nor those of several threads, which
-    # run the code of one: they are the same elsewhere.
+    # Not those of files, which make no bits, nor the longest of those that tell sizes, nor those of several threads,
+    # which run the code of one: they are the same elsewhere.
     slow = ["-damage", "-tsr", "-thread", "-Gaussian", "-costs little more", "-leave less"]
     command = [emulator, aarch64 / "tersor-check", *slow]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
