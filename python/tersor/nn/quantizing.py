@@ -116,7 +116,11 @@ class Run:
             self._learns = {layer.name for layer in self._layers if self._solver_of(layer) == "learned"}
             self._refined = [layer for layer in self._layers if self._solver_of(layer) == "discquant"]
             self._require_work()
-            for i in range(calibrated):
+            if not any(
+                isinstance(recipe, LayerRecipe) and recipe.needs_statistics for recipe in self._recipes.values()
+            ):
+                self._hidden = HiddenStates(0, self._writer.parts / "hidden.bin")  # nobody looks at what flows
+            for i in range(len(self._hidden)):
                 self._hidden[i] = self._stages.first_input(i)
                 if self._learns:
                     self._dense_hidden[i] = self._hidden[i]
