@@ -20,6 +20,7 @@ ROW = (
 # Measured by a script of its own, beside one peer, in milliseconds: bench/learned_codec.py. Linear layers code nothing.
 OWN_ROWS = {
     "solvers": ("case", "impl", "seconds", "error"),
+    "quantized_models": ("case", "model", "seed", "bits_per_weight", "kl_mean", "kl_se", "perplexity", "windows"),
     "quantize_memory": ("model", "solver", "samples", "peak_above_imports", "limit", "ratio", "bits_per_weight"),
     "generation": ("what", "case", "threads", "bytes", "tokens_per_s", "gbps", "dram_share"),
     "learned_codec": ("case", "theirs_encode_ms", "theirs_decode_ms", "ours_encode_ms", "ours_decode_ms", "times"),
