@@ -2,8 +2,8 @@
 
     python bench/quantize_memory.py [FOLDER] [--solver gptq] [--samples 8]
 
-The limit is issue-made: 1.5 times (the largest block in float32 + three of its largest K x K in float32 + one batch of
-hidden states) + a shard of 256 MiB. FOLDER keeps the model for another run; the result goes to
+The limit that is shown beside it: 1.5 times (the largest block in float32 + three of its largest K x K in float32 + one
+batch of hidden states) + a shard of 256 MiB. FOLDER keeps the model for another run; the result goes to
 bench/results/quantize_memory.json.
 """
 

@@ -6,20 +6,21 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from tersor.nn.allocating import BITS, allocated, bytes_of  # noqa: E402
+from tersor.formats import parse  # noqa: E402
+from tersor.lossless import NUMPY_DTYPES  # noqa: E402
+from tersor.nn.allocating import BITS, allocated  # noqa: E402
 from tersor.nn.blocks import layers_of  # noqa: E402
 from tersor.weights import LayerRecipe, Recipe  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 RECIPE = Recipe(layer=LayerRecipe(format="int4-g32", solver="rtn", grid="mse"))
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Two wait for each other longer than such small products take."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+def bytes_of(recipe, layer):
+    """Of a matrix in the format of its recipe."""
+    parts = parse(recipe.format).parts(*layer.shape)
+    return sum(int(np.prod(part.shape)) * NUMPY_DTYPES[part.dtype].itemsize for part in parts.values())
 
 
 def small():

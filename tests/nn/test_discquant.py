@@ -12,6 +12,8 @@ import tersor  # noqa: E402
 from tersor.formats import QuantizedTensor  # noqa: E402
 from tersor.nn import DiscQuant  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 LAYERS = ("up", "down", "head")
 
 
@@ -28,15 +30,6 @@ class Model(torch.nn.Module):
     def forward(self, ids):
         x = self.embed(ids)
         return types.SimpleNamespace(logits=self.head(x + self.down(torch.relu(self.up(x)))))
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Threads of operators as small as these only wait for one another."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

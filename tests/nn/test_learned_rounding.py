@@ -13,6 +13,8 @@ from tersor.formats import Hadamard, Outliers, QuantizedTensor  # noqa: E402
 from tersor.nn import LearnedRounding  # noqa: E402
 from tersor.weights import GPTQ  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 FORMATS = [
     "int1-g16", "ternary-g16", "int2-g16-zero", "int3-g32", "int3-g32-minimum", "int3-channel-bf16", "int3-tensor-fp32",
     "int4-g32-minimum-super6",
@@ -30,15 +32,6 @@ class Block(torch.nn.Module):
 
     def forward(self, x, *, gain):
         return x + self.down(torch.nn.functional.silu(self.up(self.norm(x)))) * gain, None
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Threads of operators as small as these only wait for one another."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

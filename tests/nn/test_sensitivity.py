@@ -10,17 +10,10 @@ import tersor  # noqa: E402
 from tersor.budget import DynamicProgramming, Point  # noqa: E402
 from tersor.nn.sensitivity import Probe, measure_sensitivity, rate_points  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SIZES = {"vocab_size": 61, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2}
 WINDOWS = [torch.from_numpy(np.random.default_rng(i).integers(0, 61, 20 + 80 * i)) for i in range(2)]
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Two wait for each other longer than such small products take."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def model(kind="llama"):

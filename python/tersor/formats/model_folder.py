@@ -24,7 +24,7 @@ import numpy as np
 from tersor import _core
 from tersor.formats.files import KEY, VERSION, row_of, tensor_of_row
 from tersor.formats.quantized import QuantizedTensor
-from tersor.formats.safetensors_file import Reader, write, write_header
+from tersor.formats.safetensors_file import Reader, whole_file, write, write_header
 from tersor.lossless import NUMPY_DTYPES
 
 if TYPE_CHECKING:
@@ -357,17 +357,10 @@ def _write_shard(path: Path, scratch: Path, arrays: Mapping[str, Reader], rows: 
         texts[KEY] = json.dumps({"version": VERSION, "tensors": here}, separators=(",", ":"))
     names = sorted(arrays, key=lambda name: (-NUMPY_DTYPES[arrays[name].shapes[name][0]].itemsize, name))
     beside = scratch / f"{path.name}.{secrets.token_hex(8)}"  # where nothing outlives the run
-    try:
-        with open(beside, "xb") as file:
-            write_header(file, {name: arrays[name].shapes[name] for name in names}, texts)
-            for name in names:
-                file.write(arrays[name].read(name).reshape(-1).view(np.uint8).data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
+    with whole_file(path, beside) as file:
+        write_header(file, {name: arrays[name].shapes[name] for name in names}, texts)
+        for name in names:
+            file.write(arrays[name].read(name).reshape(-1).view(np.uint8).data)
 
 
 def _short(value: object) -> str:

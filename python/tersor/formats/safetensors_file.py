@@ -8,7 +8,7 @@ import math
 import os
 import pathlib
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,12 +29,19 @@ def write(tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str], path
     names = sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))  # so that each is aligned
     target = pathlib.Path(path)
     beside = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
+    with whole_file(target, beside) as file:
+        found = {name: elements_of(tensors[name]) for name in names}
+        write_header(file, {name: (one.dtype, one.shape) for name, one in found.items()}, metadata)
+        for name in names:
+            file.write(np.ascontiguousarray(tensors[name]).reshape(-1).view(np.uint8).data)
+
+
+@contextlib.contextmanager
+def whole_file(target: pathlib.Path, beside: pathlib.Path) -> Iterator[IO[bytes]]:
+    """A file to write, under the name `beside` until it is whole and on disk; it is gone where writing it fails."""
     try:
         with open(beside, "xb") as file:
-            found = {name: elements_of(tensors[name]) for name in names}
-            write_header(file, {name: (one.dtype, one.shape) for name, one in found.items()}, metadata)
-            for name in names:
-                file.write(np.ascontiguousarray(tensors[name]).reshape(-1).view(np.uint8).data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(beside, target)

@@ -16,7 +16,6 @@ from tersor.evaluate.divergence import mean_divergence
 from tersor.formats.format import parse
 from tersor.formats.int_group import IntGroup
 from tersor.formats.quantized import QuantizedTensor, quantize
-from tersor.lossless import NUMPY_DTYPES
 from tersor.nn.blocks import Layer
 from tersor.nn.quantized import array_of_tensor, tensor_of_array
 from tersor.nn.sensitivity import Probe, measure_sensitivity, rate_points
@@ -136,12 +135,6 @@ def _options(
         rounded[layer.name] = [quantize(matrix, _format(chosen[layer.name], bits), clip="mse") for bits in BITS]
         options[layer.name] = [Point(one.nbytes, one.errors["weights"]) for one in rounded[layer.name]]
     return options, rounded
-
-
-def bytes_of(recipe: LayerRecipe, layer: Layer) -> int:
-    """Of a layer's matrix in the format of its recipe, without side terms."""
-    parts = parse(recipe.format).parts(*layer.shape)
-    return sum(int(np.prod(part.shape)) * NUMPY_DTYPES[part.dtype].itemsize for part in parts.values())
 
 
 def _other(tensor: QuantizedTensor) -> Callable[[torch.Tensor], torch.Tensor]:
